@@ -1,0 +1,48 @@
+# Targets: demo, test, lint, bench, install, clean. Everything runs in .venv, which make creates by itself.
+
+# The first interpreter on PATH that really runs and is new enough (a name alone can be a dead shim).
+SYSTEM_PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
+	$$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { command -v $$p; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEV := $(VENV)/.ready-dev
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+JOBS ?= 2
+
+.PHONY: demo test lint bench install clean
+.DEFAULT_GOAL := demo
+
+demo: $(READY)
+	$(BIN)/rota demo
+
+test: lint
+	$(BIN)/python -m pytest -n $(JOBS)
+
+lint: $(DEV)
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+bench: $(DEV)
+	$(BIN)/python -m pytest benchmarks --benchmark-only -p no:xdist
+
+install: $(READY)
+
+$(BIN)/python:
+	@test -n "$(SYSTEM_PYTHON)" || { echo "rota needs Python 3.11 or newer with the venv module; install it and run make again" >&2; exit 1; }
+	$(SYSTEM_PYTHON) -m venv $(VENV)
+
+$(READY): pyproject.toml $(BIN)/python
+	$(PIP) -e .
+	$(BIN)/python -m rota.warmup
+	@touch $@
+
+$(DEV): pyproject.toml $(BIN)/python
+	$(PIP) -e '.[dev]'
+	$(BIN)/python -m rota.warmup
+	@touch $@ $(READY)
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,37 @@
+"""What a mechanism needs to stand in for an engine: its limits and its step costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rota.cost.tables import StepTables
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """One engine (replica). Policy-dependent limits (sequences, step tokens) come from the policy.
+
+    Parameters
+    ----------
+    tables : StepTables
+    blocks : int
+        KV blocks of all ranks together that one sequence set can use (that is, per rank).
+    block_size : int
+        Tokens per block.
+    max_len : int
+        Longest prompt + output.
+    tp, pp : int
+    label : str
+        Such as ``"llama-3-8b on a100-80g"``.
+    meta : dict
+        Conditions for reports (model, device, gpus, usd_per_hour, ...), copied into `Run.meta`.
+    """
+
+    tables: StepTables
+    blocks: int
+    block_size: int = 16
+    max_len: int = 16384
+    tp: int = 1
+    pp: int = 1
+    label: str = "engine"
+    meta: dict[str, object] = field(default_factory=dict)

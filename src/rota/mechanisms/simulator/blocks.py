@@ -1,0 +1,208 @@
+"""KV blocks with identities: the prefix cache of one simulated engine (compiled).
+
+As in vLLM v1 [0.10]: full blocks are entered under the identity of their content and everything before it; blocks that nobody
+holds stay in the cache and wait, least recently used first, to be taken for new use; a released sequence gives its blocks back end
+first, so that the end goes before the beginning. Unlike there, a second block with the same content is not entered.
+Engines without a prefix cache only count blocks and never come here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from rota.contracts.columns import BLOCK_SIZE, BLOCKS, COMPUTED, FREE, KNOWN
+from rota.mechanisms.simulator.state import (
+    COMMITTED,
+    CONTENT,
+    F_NEXT,
+    F_PREV,
+    FREE_FIRST,
+    FREE_LAST,
+    REFS,
+    SLOT,
+    SLOTS_FREE,
+)
+
+
+@njit(cache=True)
+def mix(a, b):
+    """A 64-bit identity of the pair (a, b), never 0."""
+    x = np.uint64(a) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(b) + np.uint64(0x632BE59BD9B4E019)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    x = x ^ (x >> np.uint64(31))
+    return np.int64(x | np.uint64(1))
+
+
+@njit(cache=True)
+def chain_hashes(hash_ids, hash_start):
+    """Identity of every hash run together with all runs before it, int64 like `hash_ids`."""
+    chain = np.empty_like(hash_ids)
+    for i in range(hash_start.size - 1):
+        h = np.int64(1)
+        for j in range(hash_start[i], hash_start[i + 1]):
+            h = mix(h, hash_ids[j])
+            chain[j] = h
+    return chain
+
+
+@njit(cache=True)
+def content(e, sid, i):
+    """Identity of block `i` of a sequence; 0 where nothing is known about its tokens."""
+    per = e.chain_block[0]
+    if per == 0:
+        return np.int64(0)
+    at = e.chain_start[sid] + i // per
+    if at >= e.chain_start[sid + 1]:
+        return np.int64(0)
+    return mix(e.chain[at], i % per)
+
+
+@njit(cache=True)
+def find(table, key):
+    """Row of `key` in the map, or -1."""
+    mask = table.shape[0] - 1
+    at = key & mask if key >= 0 else (key & np.int64(0x7FFFFFFFFFFFFFFF)) & mask
+    while table[at, 0] != 0:
+        if table[at, 0] == key:
+            return at
+        at = (at + 1) & mask
+    return -1
+
+
+@njit(cache=True)
+def insert(table, key, block):
+    mask = table.shape[0] - 1
+    at = (key & np.int64(0x7FFFFFFFFFFFFFFF)) & mask
+    while table[at, 0] != 0:
+        at = (at + 1) & mask
+    table[at, 0] = key
+    table[at, 1] = block
+
+
+@njit(cache=True)
+def remove(table, key):
+    """Delete `key`, moving later entries of the run back so that no gap splits it."""
+    mask = table.shape[0] - 1
+    hole = find(table, key)
+    at = hole
+    while True:
+        at = (at + 1) & mask
+        if table[at, 0] == 0:
+            break
+        home = (table[at, 0] & np.int64(0x7FFFFFFFFFFFFFFF)) & mask
+        if ((at - home) & mask) >= ((at - hole) & mask):
+            table[hole, 0] = table[at, 0]
+            table[hole, 1] = table[at, 1]
+            hole = at
+    table[hole, 0] = 0
+
+
+@njit(cache=True)
+def _unlink(e, b):
+    before, after = e.block[b, F_PREV], e.block[b, F_NEXT]
+    if before >= 0:
+        e.block[before, F_NEXT] = after
+    else:
+        e.ctl[FREE_FIRST] = after
+    if after >= 0:
+        e.block[after, F_PREV] = before
+    else:
+        e.ctl[FREE_LAST] = before
+    e.ctl[FREE] -= 1
+
+
+@njit(cache=True)
+def _take(e):
+    """The least recently used free block, emptied."""
+    b = e.ctl[FREE_FIRST]
+    _unlink(e, b)
+    if e.block[b, CONTENT] != 0:
+        remove(e.table, e.block[b, CONTENT])
+        e.block[b, CONTENT] = 0
+    e.block[b, REFS] = 1
+    return b
+
+
+@njit(cache=True)
+def lookup_prefix(e, sid):
+    """(blocks, idle blocks) of the longest cached prefix of a waiting sequence, at most its known tokens less one."""
+    most = (e.seq[sid, KNOWN] - 1) // e.ctl[BLOCK_SIZE]
+    idle = 0
+    for i in range(most):
+        key = content(e, sid, i)
+        if key == 0:
+            return i, idle
+        at = find(e.table, key)
+        if at < 0:
+            return i, idle
+        if e.block[e.table[at, 1], REFS] == 0:
+            idle += 1
+    return most, idle
+
+
+@njit(cache=True)
+def hold_prefix(e, sid):
+    """Give a newly admitted sequence a block table and the cached prefix."""
+    e.ctl[SLOTS_FREE] -= 1
+    slot = e.slots[e.ctl[SLOTS_FREE]]
+    e.own[sid, SLOT] = slot
+    hits, _ = lookup_prefix(e, sid)
+    for i in range(hits):
+        b = e.table[find(e.table, content(e, sid, i)), 1]
+        if e.block[b, REFS] == 0:
+            _unlink(e, b)
+        e.block[b, REFS] += 1
+        e.held[slot, i] = b
+    e.seq[sid, BLOCKS] = hits
+    e.seq[sid, COMPUTED] = hits * e.ctl[BLOCK_SIZE]
+    e.own[sid, COMMITTED] = hits
+
+
+@njit(cache=True)
+def grow(e, sid, blocks):
+    """Extend a sequence's table to `blocks` blocks; the caller has checked that they are free."""
+    slot = e.own[sid, SLOT]
+    for i in range(e.seq[sid, BLOCKS], blocks):
+        e.held[slot, i] = _take(e)
+    e.seq[sid, BLOCKS] = max(blocks, e.seq[sid, BLOCKS])
+
+
+@njit(cache=True)
+def commit(e, sid, computed):
+    """Enter all full blocks of the first `computed` tokens."""
+    slot = e.own[sid, SLOT]
+    full = computed // e.ctl[BLOCK_SIZE]
+    for i in range(e.own[sid, COMMITTED], full):
+        key = content(e, sid, i)
+        if key == 0:
+            break
+        if find(e.table, key) < 0:
+            b = e.held[slot, i]
+            insert(e.table, key, b)
+            e.block[b, CONTENT] = key
+    e.own[sid, COMMITTED] = max(full, e.own[sid, COMMITTED])
+
+
+@njit(cache=True)
+def release(e, sid):
+    """Give back all blocks of a sequence, end first, and its table."""
+    slot = e.own[sid, SLOT]
+    for i in range(e.seq[sid, BLOCKS] - 1, -1, -1):
+        b = e.held[slot, i]
+        e.block[b, REFS] -= 1
+        if e.block[b, REFS] == 0:
+            tail = e.ctl[FREE_LAST]
+            e.block[b, F_PREV] = tail
+            e.block[b, F_NEXT] = -1
+            if tail >= 0:
+                e.block[tail, F_NEXT] = b
+            else:
+                e.ctl[FREE_FIRST] = b
+            e.ctl[FREE_LAST] = b
+            e.ctl[FREE] += 1
+    e.slots[e.ctl[SLOTS_FREE]] = slot
+    e.ctl[SLOTS_FREE] += 1
+    e.own[sid, SLOT] = -1
+    e.own[sid, COMMITTED] = 0

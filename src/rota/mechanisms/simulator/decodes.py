@@ -1,0 +1,336 @@
+"""The standing decode set (compiled): a group of sequences that each take one token per step, without being touched.
+
+A group counts its own steps. What a member has gained since it joined follows from that count, so a step costs the same for 5 members
+as for 500. Three structures answer what changes: a heap of the step at which members finish, a ring of buckets that says how many members need
+a new KV block at each step, and a stack of decreasing token gaps from which a leaving member reads its largest.
+With pipeline parallelism a group travels with the step that runs it, and joins the standing set again when that step is done.
+"""
+
+from __future__ import annotations
+
+import math
+
+from numba import njit
+
+from rota.contracts.columns import (
+    BLOCK_SIZE,
+    BLOCKS,
+    COMPUTED,
+    KNOWN,
+    LAST_TOKEN,
+    MAX_TBT,
+    PHASE,
+    PROMPT,
+)
+from rota.contracts.serving import DECODE
+from rota.mechanisms.simulator.state import (
+    B_NEXT,
+    B_PREV,
+    BUCKET,
+    CACHING,
+    FRESH,
+    G_BUCKETED,
+    G_CONTEXT,
+    G_FRESH,
+    G_HEAP,
+    G_N,
+    G_STACK,
+    G_STEP,
+    HEAP_AT,
+    JOIN,
+    KEY,
+    OUTPUT,
+)
+from rota.results.run import TBT_BINS, TBT_MIN, TBT_STEP
+
+_LOG_STEP = math.log(TBT_STEP)
+_LOG_MIN = math.log(TBT_MIN)
+
+
+@njit(cache=True, forceinline=True)
+def gap_bin(gap):
+    """Histogram bin of a token gap."""
+    if gap <= TBT_MIN:
+        return 0
+    return min(TBT_BINS - 1, int((math.log(gap) - _LOG_MIN) / _LOG_STEP))
+
+
+@njit(cache=True)
+def _sift_up(heap, own, at):
+    sid = heap[at]
+    key = own[sid, KEY]
+    while at > 0:
+        up = (at - 1) >> 1
+        other = heap[up]
+        if own[other, KEY] < key or (own[other, KEY] == key and other < sid):
+            break
+        heap[at] = other
+        own[other, HEAP_AT] = at
+        at = up
+    heap[at] = sid
+    own[sid, HEAP_AT] = at
+
+
+@njit(cache=True)
+def _sift_down(heap, own, size, at):
+    sid = heap[at]
+    key = own[sid, KEY]
+    while True:
+        child = 2 * at + 1
+        if child >= size:
+            break
+        low = heap[child]
+        if child + 1 < size:
+            right = heap[child + 1]
+            if own[right, KEY] < own[low, KEY] or (own[right, KEY] == own[low, KEY] and right < low):
+                child += 1
+                low = right
+        if own[low, KEY] > key or (own[low, KEY] == key and low > sid):
+            break
+        heap[at] = low
+        own[low, HEAP_AT] = at
+        at = child
+    heap[at] = sid
+    own[sid, HEAP_AT] = at
+
+
+@njit(cache=True)
+def _push(e, g, sid):
+    at = e.grp[g, G_HEAP]
+    e.heap[g, at] = sid
+    e.grp[g, G_HEAP] = at + 1
+    _sift_up(e.heap[g], e.own, at)
+
+
+@njit(cache=True)
+def _drop(e, g, sid):
+    at = e.own[sid, HEAP_AT]
+    size = e.grp[g, G_HEAP] - 1
+    e.grp[g, G_HEAP] = size
+    e.own[sid, HEAP_AT] = -1
+    if at < size:
+        moved = e.heap[g, size]
+        e.heap[g, at] = moved
+        e.own[moved, HEAP_AT] = at
+        _sift_up(e.heap[g], e.own, at)
+        _sift_down(e.heap[g], e.own, size, e.own[moved, HEAP_AT])
+
+
+@njit(cache=True)
+def _enter_bucket(e, g, sid, at):
+    e.own[sid, BUCKET] = at
+    e.bucket[g, at] += 1
+    e.grp[g, G_BUCKETED] += 1
+    if e.ctl[CACHING]:
+        head = e.bucket_head[g, at]
+        e.own[sid, B_NEXT] = head
+        e.own[sid, B_PREV] = -1
+        if head >= 0:
+            e.own[head, B_PREV] = sid
+        e.bucket_head[g, at] = sid
+
+
+@njit(cache=True)
+def _leave_bucket(e, g, sid):
+    at = e.own[sid, BUCKET]
+    e.own[sid, BUCKET] = -1
+    e.bucket[g, at] -= 1
+    e.grp[g, G_BUCKETED] -= 1
+    if e.ctl[CACHING]:
+        before, after = e.own[sid, B_PREV], e.own[sid, B_NEXT]
+        if before >= 0:
+            e.own[before, B_NEXT] = after
+        else:
+            e.bucket_head[g, at] = after
+        if after >= 0:
+            e.own[after, B_PREV] = before
+
+
+@njit(cache=True)
+def schedule(e, g, sid):
+    """Place a member, whose columns are up to date, into the heap and the buckets."""
+    step = e.grp[g, G_STEP]
+    size = e.ctl[BLOCK_SIZE]
+    left = e.seq[sid, PROMPT] + e.own[sid, OUTPUT] - e.seq[sid, KNOWN]
+    room = e.seq[sid, BLOCKS] * size - e.seq[sid, COMPUTED]
+    e.own[sid, JOIN] = step
+    e.own[sid, KEY] = step + left
+    if room < size:
+        _enter_bucket(e, g, sid, (step + room) % size)
+    elif room < left:
+        e.own[sid, KEY] = step + room - room % size
+    _push(e, g, sid)
+
+
+@njit(cache=True)
+def join(e, g, sid):
+    """A sequence whose prompt is complete (or that was paused) becomes a member; its last token came at LAST_TOKEN."""
+    last = e.tim[sid, LAST_TOKEN]
+    if e.grp[g, G_N] == 0:
+        e.last[g] = last
+        e.grp[g, G_STACK] = 0
+    e.seq[sid, PHASE] = DECODE
+    e.grp[g, G_N] += 1
+    e.grp[g, G_CONTEXT] += e.seq[sid, KNOWN]
+    schedule(e, g, sid)
+    if last != e.last[g]:
+        e.own[sid, FRESH] = 1
+        e.fresh[g, e.grp[g, G_FRESH]] = sid
+        e.grp[g, G_FRESH] += 1
+
+
+@njit(cache=True)
+def _largest_gap_since(e, g, step):
+    """Largest gap among the group's steps after number `step`."""
+    low, high = 0, e.grp[g, G_STACK]
+    while low < high:
+        mid = (low + high) >> 1
+        if e.stack_step[g, mid] > step:
+            high = mid
+        else:
+            low = mid + 1
+    return e.stack_gap[g, low] if low < e.grp[g, G_STACK] else 0.0
+
+
+@njit(cache=True)
+def record_gap(e, g, gap):
+    """Remember that the steps up to the group's present one had gaps of at most `gap`."""
+    top = e.grp[g, G_STACK]
+    while top > 0 and e.stack_gap[g, top - 1] <= gap:
+        top -= 1
+    if top == e.stack_gap.shape[1]:
+        top = _compact(e, g, top)
+    e.stack_step[g, top] = e.grp[g, G_STEP]
+    e.stack_gap[g, top] = gap
+    e.grp[g, G_STACK] = top + 1
+
+
+@njit(cache=True)
+def _compact(e, g, top):
+    """Forget entries that no member's join can ask for: at most one per member remains."""
+    for i in range(top):
+        e.stack_gap[g, i] = -e.stack_gap[g, i]
+    for m in range(e.grp[g, G_HEAP]):
+        step = e.own[e.heap[g, m], JOIN]
+        low, high = 0, top
+        while low < high:
+            mid = (low + high) >> 1
+            if e.stack_step[g, mid] > step:
+                high = mid
+            else:
+                low = mid + 1
+        if low < top:
+            e.stack_gap[g, low] = abs(e.stack_gap[g, low])
+    kept = 0
+    for i in range(top):
+        if e.stack_gap[g, i] > 0.0:
+            e.stack_gap[g, kept] = e.stack_gap[g, i]
+            e.stack_step[g, kept] = e.stack_step[g, i]
+            kept += 1
+    return kept
+
+
+@njit(cache=True)
+def settle(e, g, sid):
+    """Bring a member's own columns up to date with the group's step count."""
+    gained = e.grp[g, G_STEP] - e.own[sid, JOIN]
+    if e.own[sid, FRESH] == 0:
+        e.tim[sid, LAST_TOKEN] = e.last[g]
+    if gained > 0:
+        e.seq[sid, KNOWN] += gained
+        e.seq[sid, COMPUTED] += gained
+        size = e.ctl[BLOCK_SIZE]
+        e.seq[sid, BLOCKS] = max(e.seq[sid, BLOCKS], (e.seq[sid, COMPUTED] + size - 1) // size)
+        largest = _largest_gap_since(e, g, e.own[sid, JOIN])
+        if largest > e.tim[sid, MAX_TBT]:
+            e.tim[sid, MAX_TBT] = largest
+        e.own[sid, JOIN] = e.grp[g, G_STEP]
+
+
+@njit(cache=True)
+def leave(e, g, sid):
+    """Take a member out, its columns up to date."""
+    settle(e, g, sid)
+    _drop(e, g, sid)
+    if e.own[sid, BUCKET] >= 0:
+        _leave_bucket(e, g, sid)
+    e.grp[g, G_N] -= 1
+    e.grp[g, G_CONTEXT] -= e.seq[sid, KNOWN]
+    if e.own[sid, FRESH]:
+        e.own[sid, FRESH] = 0
+        n = e.grp[g, G_FRESH]
+        for i in range(n):
+            if e.fresh[g, i] == sid:
+                e.fresh[g, i] = e.fresh[g, n - 1]
+                break
+        e.grp[g, G_FRESH] = n - 1
+
+
+@njit(cache=True)
+def steps_within(first, slope, most, seconds):
+    """Fewest steps, 1 to `most`, of the series first, first + slope, ... that together last at least `seconds`."""
+    if slope == 0.0:
+        estimate = seconds / first
+    else:
+        b = first - 0.5 * slope
+        estimate = (math.sqrt(b * b + 2.0 * slope * seconds) - b) / slope
+    m = most if estimate >= most else max(1, int(math.ceil(estimate)))
+    while m > 1 and series(first, slope, m - 1) >= seconds:
+        m -= 1
+    while m < most and series(first, slope, m) < seconds:
+        m += 1
+    return m
+
+
+@njit(cache=True, forceinline=True)
+def series(first, slope, m):
+    """Sum of the first m terms."""
+    return m * first + slope * (0.5 * m * (m - 1))
+
+
+@njit(cache=True)
+def count_gaps(hist, first, slope, m, n):
+    """Count the gaps of `n` sequences over `m` steps of an arithmetic series."""
+    low = gap_bin(first)
+    high = gap_bin(first + slope * (m - 1)) if slope > 0.0 else low
+    if low == high:
+        hist[low] += n * m
+    elif high - low >= m:
+        for i in range(m):
+            hist[gap_bin(first + slope * i)] += n
+    else:
+        done = 0
+        for b in range(low, high):
+            edge = math.exp(_LOG_MIN + (b + 1) * _LOG_STEP)
+            upto = min(m, max(done, int(math.ceil((edge - first) / slope))))
+            hist[b] += n * (upto - done)
+            done = upto
+        hist[high] += n * (m - done)
+
+
+@njit(cache=True)
+def steps_with_memory(e, g, free, headroom, most):
+    """Steps, 1 to `most`, after each of which the next still leaves `headroom` blocks; the first is taken as checked."""
+    size = e.ctl[BLOCK_SIZE]
+    members = e.grp[g, G_BUCKETED]
+    if free - members * (most // size + 2) >= headroom:
+        return most
+    step = e.grp[g, G_STEP]
+    if members * (most // size + 2) > free and free > 2 * members + headroom:
+        # skip whole turns of the ring, of which each takes one block per member
+        turns = (free - headroom) // members - 2
+        if turns > 0 and turns * size < most:
+            skipped = turns * size
+            left = free - turns * members
+        else:
+            skipped = 0
+            left = free
+    else:
+        skipped = 0
+        left = free
+    k = skipped
+    while True:
+        left -= e.bucket[g, (step + k) % size]
+        k += 1
+        if k >= most or left - e.bucket[g, (step + k) % size] < headroom:
+            return k

@@ -1,0 +1,271 @@
+"""`simulate`: a trace, a policy and an engine in, a `Run` out. Replicas and routing live here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from rota.contracts import columns as col
+from rota.contracts.engine import EngineSpec
+from rota.contracts.serving import REJECTED, BatchPolicy
+from rota.errors import DoesNotFit, InputError
+from rota.mechanisms.simulator import kernel, state as st
+from rota.mechanisms.simulator.blocks import chain_hashes
+from rota.mechanisms.simulator.engine import Engine
+from rota.results.run import Run
+from rota.workload.trace import Trace
+
+ROUTERS = ("round-robin", "random", "least-outstanding", "least-queued")
+Progress = Callable[[int, int], None]
+
+
+def simulate(
+    trace: Trace, policy: BatchPolicy, engine: EngineSpec, *, replicas: int = 1, router: str = "round-robin", seed: int = 0,
+    compress: bool = True, compiled: bool = True, log: bool = False, progress: Progress | None = None,
+) -> Run:  # fmt: skip
+    """Run `trace` through `replicas` engines under `policy`.
+
+    Parameters
+    ----------
+    trace : Trace
+    policy : BatchPolicy
+        Each replica gets a copy.
+    engine : EngineSpec
+    replicas : int
+    router : str
+        ``round-robin``; ``random`` (seeded); ``least-outstanding``: fewest unfinished requests at the arrival, the lowest index on a tie;
+        ``least-queued``: fewest waiting for their first step.
+    seed : int
+        Of the random router and of step-time noise.
+    compress : bool
+        False is the reference mode: the policy is asked before every step, and no stretch is crossed in a jump.
+    compiled : bool
+        Use the policy's compiled twin if it has one; it decides the same, faster.
+    log : bool
+        Keep a row per event, for a timeline.
+    progress : callable, optional
+        Called with (requests ended, all requests) a few times a second.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    InputError
+        A request longer than the model, an unknown router, replicas below 1.
+    DoesNotFit
+        Not even the longest request's KV fits into an empty engine.
+    UnsupportedPolicy, PlanRejected
+        The policy asks for what the engine cannot do, or breaks a rule.
+    """
+    if replicas < 1:
+        raise InputError(f"replicas must be at least 1, not {replicas}")
+    if router not in ROUTERS:
+        raise InputError(f"unknown router {router!r}; choose one of {', '.join(ROUTERS)}")
+    _check_lengths(trace, engine)
+    began = time.perf_counter()
+    shared = st.request_columns(trace, engine)
+    chains = (np.zeros(1, np.int64), np.zeros(1, np.int64))
+    if trace.hash_ids is not None and policy.prefix_caching:
+        start = np.ascontiguousarray(trace.hash_start, np.int64)
+        chains = (chain_hashes(np.ascontiguousarray(trace.hash_ids, np.int64), start), start)
+    engines = [
+        Engine(trace, shared, policy, engine, compress=compress, compiled=compiled, log=log, seed=seed + i, chains=chains)
+        for i in range(replicas)
+    ]
+    order = np.arange(len(trace)) if trace.after is None else np.flatnonzero(trace.after < 0)
+    if replicas == 1:
+        _run_one(engines[0], order, trace, progress)
+    elif router in ("round-robin", "random") and trace.after is None:
+        _run_split(engines, order, trace, router, seed, progress)
+    else:
+        _run_together(engines, order, trace, router, seed, progress)
+    return _collect(trace, policy, engine, engines, router, seed, time.perf_counter() - began)
+
+
+def _check_lengths(trace: Trace, engine: EngineSpec) -> None:
+    total = trace.prompt + trace.output
+    row = int(np.argmax(total))
+    if total[row] > engine.max_len:
+        over = int((total > engine.max_len).sum())
+        raise InputError(
+            f"{trace.name}: request {row} needs {int(trace.prompt[row])} prompt + {int(trace.output[row])} output tokens, more than the model's "
+            f"{engine.max_len} ({over} such requests); raise max_model_len, choose another model, or drop them"
+        )
+    need = -(-int(total[row]) // engine.block_size)
+    if need > engine.blocks:
+        raise DoesNotFit(
+            f"{engine.label}: request {row} of {trace.name} needs {need} KV blocks ({int(total[row])} tokens / {engine.block_size}), but only "
+            f"{engine.blocks} are left beside the weights; use more devices (tensor_parallel_size), a smaller dtype, or shorter requests"
+        )
+
+
+def _inbox(engine: Engine, sids: np.ndarray) -> None:
+    engine.set_state(engine.state._replace(inbox=np.ascontiguousarray(sids, np.int64)))
+    engine.state.ctl[st.IN_HEAD] = 0
+    engine.state.ctl[st.IN_TAIL] = len(sids)
+
+
+def _run_to_end(engine: Engine, before: int, total: int, progress: Progress | None) -> None:
+    shown = time.perf_counter()
+    while engine.run() == kernel.PAUSED:
+        if progress and time.perf_counter() - shown > 0.2:
+            shown = time.perf_counter()
+            progress(before + engine.done, total)
+    if progress:
+        progress(before + engine.done, total)
+
+
+def _run_one(engine: Engine, order: np.ndarray, trace: Trace, progress: Progress | None) -> None:
+    engine.state.ctl[st.TAKE_REL] = 1
+    _inbox(engine, order)
+    _run_to_end(engine, 0, len(trace), progress)
+
+
+def _run_split(engines: list[Engine], order: np.ndarray, trace: Trace, router: str, seed: int, progress: Progress | None) -> None:
+    """Routing that looks at nothing: every engine runs its share alone."""
+    n = len(engines)
+    choice = order % n if router == "round-robin" else np.random.default_rng(seed).integers(0, n, len(order))
+    done = 0
+    for i, engine in enumerate(engines):
+        mine = order[choice == i]
+        engine.state.own[mine, st.REPLICA] = i
+        _inbox(engine, mine)
+        _run_to_end(engine, done, len(trace), progress)
+        done += len(mine)
+
+
+def _run_together(engines: list[Engine], order: np.ndarray, trace: Trace, router: str, seed: int, progress: Progress | None) -> None:
+    """Routing that looks at the engines, or arrivals that depend on them: all engines move from arrival to arrival."""
+    n, total = len(engines), len(trace)
+    releases = engines[0].state.rel
+    own, tim = engines[0].state.own, engines[0].state.tim
+    for engine in engines:
+        engine.set_state(engine.state._replace(rel=releases, inbox=np.zeros(total, np.int64)))
+    random = np.random.default_rng(seed).integers(0, n, total)
+    assigned = [0] * n
+    clocks = [np.inf] * n  # up to when each engine's state is final; an idle engine can wait for ever
+    dependent = trace.after is not None
+    position = pending = routed = 0
+    shown = time.perf_counter()
+    while routed < total:
+        static = float(tim[order[position], col.ARRIVED]) if position < len(order) else np.inf
+        released = float(tim[releases[0], col.ARRIVED]) if pending else np.inf
+        arrival = min(static, released)
+        slowest = int(np.argmin(clocks))
+        if clocks[slowest] < arrival:
+            engine = engines[slowest]
+            until = arrival
+            if dependent:  # an end on another engine may cause an arrival, so none may run ahead of the others
+                others = min((c for i, c in enumerate(clocks) if i != slowest), default=np.inf)
+                until = max(min(arrival, others), float(np.nextafter(clocks[slowest], np.inf)))
+            engine.state.ctl[st.N_REL] = pending
+            engine.run(until=until, plans=1 << 60)
+            pending = int(engine.state.ctl[st.N_REL])
+            clocks[slowest] = max(until, float(engine.state.flt[st.NOW])) if _busy(engine) else np.inf
+            continue
+        if static <= released:
+            sid = int(order[position])
+            position += 1
+        else:
+            engines[0].state.ctl[st.N_REL] = pending
+            sid = int(kernel.pop_release(engines[0].ref))
+            pending -= 1
+        i = _route(engines, router, routed, int(random[routed]), assigned, arrival)
+        own[sid, st.REPLICA] = i
+        ctl = engines[i].state.ctl
+        engines[i].state.inbox[ctl[st.IN_TAIL]] = sid
+        ctl[st.IN_TAIL] += 1
+        assigned[i] += 1
+        routed += 1
+        if np.isinf(clocks[i]):
+            clocks[i] = max(arrival, float(engines[i].state.flt[st.NOW]))
+        if progress and time.perf_counter() - shown > 0.2:
+            shown = time.perf_counter()
+            progress(sum(e.done for e in engines), total)
+    for engine in engines:
+        engine.state.ctl[st.N_REL] = 0
+        _run_to_end(engine, sum(e.done for e in engines if e is not engine), total, progress)
+
+
+def _busy(engine: Engine) -> bool:
+    ctl = engine.state.ctl
+    return bool(ctl[col.N_RUNNING] or ctl[col.N_WAITING] or ctl[st.IN_HEAD] < ctl[st.IN_TAIL])
+
+
+def _route(engines: list[Engine], router: str, count: int, random: int, assigned: list[int], when: float) -> int:
+    if router == "round-robin":
+        return count % len(engines)
+    if router == "random":
+        return random
+    if router == "least-outstanding":
+        loads = [assigned[i] - engine.ended_by(when) for i, engine in enumerate(engines)]
+    else:
+        loads = [int(e.state.ctl[col.N_WAITING] + e.state.ctl[st.IN_TAIL] - e.state.ctl[st.IN_HEAD]) for e in engines]
+    return loads.index(min(loads))
+
+
+def _collect(
+    trace: Trace, policy: BatchPolicy, spec: EngineSpec, engines: list[Engine], router: str, seed: int, seconds: float
+) -> Run:
+    state = engines[0].state
+    seq, own, tim = state.seq, state.own, state.tim
+    for engine in engines:
+        ctl = engine.state.ctl
+        if ctl[col.FREE] != ctl[col.TOTAL_BLOCKS]:
+            raise AssertionError(f"I9: {ctl[col.TOTAL_BLOCKS] - ctl[col.FREE]} KV blocks were never given back by {policy.name}")
+    acc = sum(e.state.acc for e in engines)
+    names = ("busy", "steps", "decode_tokens", "prefill_tokens", "decode_context", "prefill_area", "prefill_context", "expert_bytes",
+             "weight_passes")  # fmt: skip
+    totals = {name: float(acc[i]) for i, name in enumerate(names)}
+    totals["plans"] = float(sum(e.state.ctl[st.PLANS] for e in engines))
+    totals["events"] = float(sum(e.state.ctl[st.EVENTS] for e in engines))
+    totals["peak_blocks"] = float(max(e.state.ctl[st.PEAK] for e in engines))
+    totals["seconds"] = seconds
+    timeline, width = _timeline(engines, spec)
+    log = None
+    if state.ctl[st.LOG_ON]:
+        rows = [np.column_stack([e.state.log[: e.state.ctl[st.LOG_ROWS]], np.full(e.state.ctl[st.LOG_ROWS], i)]) for i, e in enumerate(engines)]
+        table = np.concatenate(rows)
+        table = table[np.argsort(table[:, 0], kind="stable")]
+        log = {name: table[:, i] for i, name in enumerate(("start", "end", "decodes", "prefill_tokens", "steps", "blocks", "replica"))}
+    meta: dict[str, object] = dict(spec.meta)
+    t = spec.tables
+    meta.update(
+        blocks=spec.blocks, block_size=spec.block_size, max_len=spec.max_len, tp=spec.tp, pp=spec.pp, replicas=len(engines), router=router,
+        seed=seed, timeline_width=width, cost_source=t.source, cost_error=dict(t.error), label=spec.label,
+        energy=dict(linear_flops=t.linear_flops, attention_flops=t.attention_flops, weight_bytes=t.weight_bytes, kv_bytes=t.kv_bytes,
+                    joule_flop=t.joule_flop, joule_byte=t.joule_byte, idle_watts=t.idle_watts, n_layers=t.n_layers),
+    )  # fmt: skip
+    return Run(
+        policy=policy.name, trace=trace.name, deployment=spec.label, arrival=tim[:, col.ARRIVED].copy(),
+        first_scheduled=tim[:, col.FIRST_SCHEDULED].copy(), first_token=tim[:, col.FIRST_TOKEN].copy(),
+        finish=tim[:, col.FINISHED_AT].copy(), max_tbt=tim[:, col.MAX_TBT].copy(), prompt=trace.prompt, output=trace.output,
+        preemptions=seq[:, col.PREEMPTIONS].copy(), recomputed=own[:, st.RECOMPUTED].copy(), cached=own[:, st.CACHED].copy(),
+        replica=own[:, st.REPLICA].copy(), rejected=seq[:, col.PHASE] == REJECTED,
+        tbt_histogram=np.sum([e.state.hist for e in engines], axis=0), totals=totals, timeline=timeline, log=log, meta=meta,
+    )  # fmt: skip
+
+
+def _timeline(engines: list[Engine], spec: EngineSpec) -> tuple[dict[str, np.ndarray], float]:
+    """Time averages per bin over all replicas, on the coarsest replica's bins."""
+    width = max(float(e.state.flt[st.TL_WIDTH]) for e in engines)
+    total = np.zeros((st.TL_BINS, st.TL_COLUMNS))
+    for engine in engines:
+        bins, own_width = engine.state.timeline.copy(), float(engine.state.flt[st.TL_WIDTH])
+        while own_width < width * 0.999:
+            half = bins[0::2] + bins[1::2]
+            bins = np.concatenate([half, np.zeros_like(half)])
+            own_width *= 2.0
+        total += bins
+    used = np.flatnonzero(total[:, 4] > 0)
+    last = int(used[-1]) + 1 if len(used) else 1
+    total = total[:last] / width
+    n = len(engines)
+    return {
+        "time": np.arange(last) * width, "decode": total[:, 0], "prefill": total[:, 1], "kv": total[:, 2] / (spec.blocks * n),
+        "waiting": total[:, 3], "busy": total[:, 4] / n,
+    }, width  # fmt: skip

@@ -1,0 +1,180 @@
+"""The arrays that one simulated engine lives in, and their layout. Nothing here computes.
+
+Public columns (what policies may see) are in `rota.contracts.columns`; the private ones are here. One `State` is one engine; engines
+of a fleet share the per-request arrays.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from rota.contracts import columns as col
+from rota.contracts.engine import EngineSpec
+from rota.contracts.serving import FUTURE
+from rota.cost import kernel as cost_kernel
+from rota.errors import InputError
+from rota.results.run import TBT_BINS
+from rota.workload.trace import Trace
+
+# private per-request columns, int64
+(OUTPUT, JOIN, KEY, HEAP_AT, BUCKET, B_NEXT, B_PREV, SLOT, COMMITTED, RECOMPUTED, CACHED, CHILD, SIBLING, LEVEL, MARK, FRESH,
+ REPLICA) = range(17)  # fmt: skip
+OWN_COLUMNS = 17
+# private entries of ctl, after the public ones
+(IN_HEAD, IN_TAIL, WAIT_TAIL, PRE_TAIL, AVAIL, LEFT, DONE, CACHING, PEAK, EVENTS, PLANS, STEPS, LOG_ON, LOG_ROWS, BAD, SERIAL,
+ COMPRESS, N_REL, TAKE_REL, N_PAUSED, GHOSTS, GHOST_CONTEXT, LAST_FINISHED, FREE_FIRST, FREE_LAST, SLOTS_FREE, LEVELS,
+ SHORT_MARGIN, BUDGET, FRESH_PLAN) = range(24, 54)  # fmt: skip
+# entries of flt
+NOW, UNTIL, WAKE_AT, TL_WIDTH, LOG_START = range(5)
+# entries of grp, int64 (groups, GRP): the standing set (AVAIL) and, with pipeline parallelism, the sets in flight
+G_N, G_STEP, G_CONTEXT, G_HEAP, G_STACK, G_FRESH, G_BUCKETED, G_NUMBER = range(8)
+GRP = 8
+# entries of lane, int64 (lanes, LANE): steps in flight
+L_GROUP, L_WORK, L_LO, L_HI, L_ACTIVE, L_LEFT = range(6)
+LANE = 6
+# entries of acc, float64
+(A_BUSY, A_STEPS, A_DECODE, A_PREFILL, A_CONTEXT, A_AREA, A_PCONTEXT, A_EXPERT, A_PASSES) = range(9)
+ACC = 9
+# timeline columns: sequences decoding, prompt tokens, blocks used, waiting, busy; each times seconds (tokens excepted)
+TL_BINS, TL_COLUMNS = 1024, 5
+#: Entries of `out` beyond one work item and two list entries per seat; bounds how many requests one plan can reject.
+OUT_ROOM = 8192
+# log columns: start, end, decodes, prefill tokens, steps, blocks used
+LOG_COLUMNS = 6
+# columns of block, int64
+REFS, CONTENT, F_NEXT, F_PREV = range(4)
+
+
+class State(NamedTuple):
+    seq: np.ndarray
+    own: np.ndarray
+    tim: np.ndarray
+    ctl: np.ndarray
+    flt: np.ndarray
+    out: np.ndarray
+    grp: np.ndarray
+    last: np.ndarray  # time of each group's last token
+    heap: np.ndarray
+    stack_step: np.ndarray
+    stack_gap: np.ndarray
+    fresh: np.ndarray
+    bucket: np.ndarray
+    bucket_head: np.ndarray
+    lane: np.ndarray
+    lane_end: np.ndarray
+    lane_work: np.ndarray
+    stage_free: np.ndarray
+    paused: np.ndarray
+    ghosts: np.ndarray
+    level_tail: np.ndarray
+    inbox: np.ndarray
+    rel: np.ndarray
+    delay: np.ndarray
+    cp: np.ndarray
+    layer: np.ndarray
+    head: np.ndarray
+    expert: np.ndarray
+    decode_table: np.ndarray
+    prefill_table: np.ndarray
+    prefill_long: np.ndarray
+    acc: np.ndarray
+    hist: np.ndarray
+    timeline: np.ndarray
+    log: np.ndarray
+    table: np.ndarray  # prefix cache: open-addressing map from content to block
+    block: np.ndarray
+    held: np.ndarray  # block table: blocks of each running sequence
+    slots: np.ndarray
+    chain: np.ndarray  # content identity of each hash run, chained with what precedes it
+    chain_start: np.ndarray
+    chain_block: np.ndarray
+
+
+def request_columns(trace: Trace, engine: EngineSpec) -> dict[str, np.ndarray]:
+    """The arrays that all engines of a fleet share."""
+    n = len(trace)
+    seq = np.zeros((n, col.SEQ_COLUMNS), np.int64)
+    seq[:, col.PROMPT] = trace.prompt
+    seq[:, col.KNOWN] = trace.prompt
+    seq[:, col.PHASE] = FUTURE
+    seq[:, [col.NEXT, col.PREV, col.PNEXT, col.PPREV]] = -1
+    limit = np.maximum(engine.max_len - trace.prompt, 1)
+    seq[:, col.MAX_NEW] = limit if trace.max_new is None else np.minimum(trace.max_new, limit)
+    own = np.zeros((n, OWN_COLUMNS), np.int64)
+    own[:, OUTPUT] = trace.output
+    own[:, [HEAP_AT, BUCKET, B_NEXT, B_PREV, SLOT, CHILD, SIBLING]] = -1
+    levels = np.zeros(1, np.int64)
+    if trace.priority is not None:
+        seq[:, col.PRIORITY] = trace.priority
+        levels, own[:, LEVEL] = np.unique(trace.priority, return_inverse=True)
+    if trace.tenant is not None:
+        seq[:, col.TENANT] = trace.tenant
+    tim = np.full((n, col.TIM_COLUMNS), np.nan)
+    tim[:, col.ARRIVED] = trace.arrival
+    tim[:, col.MAX_TBT] = 0.0
+    delay = np.zeros(1)
+    if trace.after is not None:
+        assert trace.delay is not None
+        delay = np.ascontiguousarray(trace.delay, np.float64)
+        tim[trace.after >= 0, col.ARRIVED] = np.nan
+        for child in np.flatnonzero(trace.after >= 0)[::-1]:
+            parent = trace.after[child]
+            own[child, SIBLING] = own[parent, CHILD]
+            own[parent, CHILD] = child
+    return {"seq": seq, "own": own, "tim": tim, "delay": delay, "levels": levels}
+
+
+def new_state(
+    trace: Trace, shared: dict[str, np.ndarray], engine: EngineSpec, *, max_seqs: int, max_step_tokens: int, caching: bool,
+    priority: bool, compress: bool, log: bool, seed: int, chains: tuple[np.ndarray, np.ndarray],
+) -> State:  # fmt: skip
+    """An idle engine. Raises `InputError` where the trace's hash runs do not consist of whole KV blocks."""
+    n, size, pp = len(trace), engine.block_size, engine.pp
+    seats = min(max_seqs, n)
+    ctl = np.zeros(col.CTL_SIZE, np.int64)
+    for at, value in (
+        (col.WAIT_HEAD, -1), (col.RUN_HEAD, -1), (col.RUN_TAIL, -1), (col.PRE_HEAD, -1), (WAIT_TAIL, -1), (PRE_TAIL, -1),
+        (col.FREE, engine.blocks), (col.TOTAL_BLOCKS, engine.blocks), (col.BLOCK_SIZE, size), (col.MAX_SEQS, max_seqs),
+        (col.MAX_STEP_TOKENS, max_step_tokens), (col.MAX_LEN, engine.max_len), (col.N_LAYERS, engine.tables.n_layers),
+        (col.STAGES, pp), (CACHING, caching), (COMPRESS, compress), (LOG_ON, log), (FREE_FIRST, -1), (FREE_LAST, -1),
+        (LEVELS, len(shared["levels"]) if priority else 0),
+    ):  # fmt: skip
+        ctl[at] = value
+    flt = np.zeros(8)
+    flt[WAKE_AT] = flt[UNTIL] = np.inf
+    flt[TL_WIDTH] = max(float(trace.arrival.max()) / TL_BINS, 1e-3)
+    groups = pp + 1 if pp > 1 else 1
+    stack = 4 * seats + 64
+    grp = np.zeros((groups, GRP), np.int64)
+    grp[:, G_NUMBER] = np.arange(groups)
+    blocks = engine.blocks if caching else 1
+    block = np.zeros((blocks, 4), np.int64)
+    held = np.zeros((seats, engine.max_len // size + 2) if caching else (1, 1), np.int32)
+    table = np.zeros((1 << max(4, (4 * blocks - 1).bit_length()), 2), np.int64)
+    if caching:
+        if trace.hash_ids is not None and trace.hash_block % size:
+            raise InputError(f"block_size {size} must divide the trace's hash block of {trace.hash_block} tokens; choose another block_size")
+        block[:, F_NEXT] = np.arange(1, blocks + 1)
+        block[:, F_PREV] = np.arange(-1, blocks - 1)
+        block[-1, F_NEXT] = -1
+        ctl[FREE_FIRST], ctl[FREE_LAST], ctl[SLOTS_FREE] = 0, blocks - 1, seats
+    t = engine.tables
+    return State(
+        seq=shared["seq"], own=shared["own"], tim=shared["tim"], ctl=ctl, flt=flt,
+        out=np.zeros(col.HEADER + (col.WORK_SIZE + 2) * seats + OUT_ROOM, np.int64),
+        grp=grp, last=np.zeros(groups), heap=np.zeros((groups, seats + 1), np.int64),
+        stack_step=np.zeros((groups, stack), np.int64), stack_gap=np.zeros((groups, stack)),
+        fresh=np.zeros((groups, seats + 1), np.int64), bucket=np.zeros((groups, size), np.int64),
+        bucket_head=np.full((groups, size), -1, np.int64), lane=np.zeros((pp, LANE), np.int64), lane_end=np.full(pp, np.inf),
+        lane_work=np.zeros((pp if pp > 1 else 1, seats + 1, col.WORK_SIZE) if pp > 1 else (1, 1, col.WORK_SIZE), np.int64),
+        stage_free=np.zeros(pp), paused=np.zeros(seats + 1, np.int64), ghosts=np.zeros(seats + 1, np.int64),
+        level_tail=np.full(max(1, len(shared["levels"])), -1, np.int64), inbox=np.zeros(0, np.int64),
+        rel=np.zeros(n + 1 if trace.after is not None else 1, np.int64), delay=shared["delay"],
+        cp=cost_kernel.pack(t, seed), layer=t.layer, head=t.head, expert=t.expert_bytes, decode_table=t.decode_table,
+        prefill_table=t.prefill_table, prefill_long=t.prefill_long, acc=np.zeros(ACC), hist=np.zeros(TBT_BINS, np.int64),
+        timeline=np.zeros((TL_BINS, TL_COLUMNS)), log=np.zeros((4096 if log else 1, LOG_COLUMNS)), table=table, block=block, held=held,
+        slots=np.arange(seats if caching else 1, dtype=np.int64)[::-1].copy(), chain=chains[0], chain_start=chains[1],
+        chain_block=np.array([trace.hash_block // size if trace.hash_ids is not None and caching else 0], np.int64),
+    )  # fmt: skip

@@ -1,0 +1,221 @@
+"""The engine view over a simulated engine's columns, for policies written in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rota.contracts import columns as col
+from rota.contracts.serving import DECODE, Limits
+from rota.mechanisms.simulator import kernel
+from rota.mechanisms.simulator.blocks import lookup_prefix
+from rota.mechanisms.simulator.reference import StateRef
+from rota.mechanisms.simulator.state import AVAIL, CACHING, G_STEP, JOIN, NOW, SLOT, State
+
+_N = col.SEQ_COLUMNS
+
+
+class SimSeq:
+    """A row of the columns as a `SeqView`."""
+
+    __slots__ = ("_row", "_view", "sid")
+
+    def __init__(self, view: SimView, sid: int) -> None:
+        self._view = view
+        self.sid = sid
+        self._row = sid * _N
+
+    @property
+    def arrival(self) -> float:
+        return self._view._tim[self.sid * col.TIM_COLUMNS + col.ARRIVED]
+
+    @property
+    def phase(self) -> int:
+        return self._view._seq[self._row + col.PHASE]
+
+    @property
+    def priority(self) -> int:
+        return self._view._seq[self._row + col.PRIORITY]
+
+    @property
+    def tenant(self) -> int:
+        return self._view._seq[self._row + col.TENANT]
+
+    @property
+    def n_prompt(self) -> int:
+        return self._view._seq[self._row + col.PROMPT]
+
+    @property
+    def n_known(self) -> int:
+        return self._view._seq[self._row + col.KNOWN] + self._gained()
+
+    @property
+    def n_computed(self) -> int:
+        return self._view._seq[self._row + col.COMPUTED] + self._gained()
+
+    @property
+    def n_reusable(self) -> int:
+        view = self._view
+        if not view._ctl[CACHING] or view._seq[self._row + col.PHASE] != 1:
+            return 0
+        hits, _ = lookup_prefix(view._ref, self.sid)
+        return int(hits) * view.limits.block_size
+
+    @property
+    def max_new(self) -> int:
+        return self._view._seq[self._row + col.MAX_NEW]
+
+    @property
+    def kv_blocks(self) -> int:
+        view = self._view
+        size = view.limits.block_size
+        return max(view._seq[self._row + col.BLOCKS], -(-self.n_computed // size) if self.phase == DECODE else 0)
+
+    @property
+    def layer_cursor(self) -> int:
+        return self._view._seq[self._row + col.CURSOR]
+
+    @property
+    def in_flight(self) -> bool:
+        return self._view._seq[self._row + col.FLIGHT] != 0
+
+    @property
+    def preemptions(self) -> int:
+        return self._view._seq[self._row + col.PREEMPTIONS]
+
+    def _gained(self) -> int:
+        """Tokens since this member of the standing set was last brought up to date."""
+        view = self._view
+        if view._seq[self._row + col.PHASE] != DECODE or view._seq[self._row + col.FLIGHT]:
+            return 0
+        step = view._state.grp[view._ctl[AVAIL], G_STEP]
+        return int(step - view._state.own[self.sid, JOIN])
+
+
+class SimLedger:
+    """Scratch block accounting over a view."""
+
+    def __init__(self, view: SimView) -> None:
+        self._view = view
+        self._free = view.free_blocks
+        self._held: dict[int, int] = {}
+
+    def free(self) -> int:
+        return self._free
+
+    def need(self, sid: int, upto_tokens: int) -> int:
+        view = self._view
+        size = view.limits.block_size
+        total = -(-upto_tokens // size)
+        if sid in self._held:
+            return max(0, total - self._held[sid])
+        row = sid * _N
+        if view._seq[row + col.PHASE] == 1:
+            if not view._ctl[CACHING]:
+                return total
+            hits, idle = lookup_prefix(view._ref, sid)
+            return max(0, total - int(hits)) + int(idle)
+        return max(0, total - SimSeq(view, sid).kv_blocks)
+
+    def reserve(self, sid: int, upto_tokens: int) -> bool:
+        need = self.need(sid, upto_tokens)
+        if need > self._free:
+            return False
+        self._free -= need
+        size = self._view.limits.block_size
+        held = self._held.get(sid)
+        if held is None:
+            held = 0 if self._view._seq[sid * _N + col.PHASE] == 1 else SimSeq(self._view, sid).kv_blocks
+        self._held[sid] = max(held, -(-upto_tokens // size))
+        return True
+
+    def evict(self, sid: int) -> None:
+        view = self._view
+        held = self._held.pop(sid, None)
+        current = SimSeq(view, sid).kv_blocks
+        back = held if held is not None else current
+        if view._ctl[CACHING]:
+            state = view._state
+            blocks = state.held[state.own[sid, SLOT], :current]
+            back -= int((state.block[blocks, 0] > 1).sum())
+        self._free += back
+        self._held[sid] = 0
+
+
+class SimView:
+    """An `EngineView`. One per engine; it always shows the present."""
+
+    __slots__ = ("_ctl", "_flt", "_ref", "_seq", "_state", "_tim", "limits")
+
+    def __init__(self, state: State, ref: StateRef, limits: Limits) -> None:
+        self._state = state
+        self._ref = ref
+        self._seq = memoryview(state.seq.reshape(-1))
+        self._tim = memoryview(state.tim.reshape(-1))
+        self._ctl = memoryview(state.ctl)
+        self._flt = memoryview(state.flt)
+        self.limits = limits
+
+    @property
+    def now(self) -> float:
+        return self._flt[NOW]
+
+    @property
+    def n_decode(self) -> int:
+        return self._ctl[col.N_DECODE]
+
+    @property
+    def decode_need(self) -> int:
+        return self._ctl[col.DECODE_NEED]
+
+    @property
+    def free_blocks(self) -> int:
+        return self._ctl[col.FREE]
+
+    @property
+    def n_running(self) -> int:
+        return self._ctl[col.N_RUNNING]
+
+    @property
+    def n_waiting(self) -> int:
+        return self._ctl[col.N_WAITING]
+
+    @property
+    def n_prefill(self) -> int:
+        return self._ctl[col.N_PREFILL]
+
+    @property
+    def prefills(self) -> list[SimSeq]:
+        seq, found = self._seq, []
+        sid = self._ctl[col.PRE_HEAD]
+        while sid >= 0:
+            row = sid * _N
+            if not seq[row + col.FLIGHT]:
+                found.append(SimSeq(self, sid))
+            sid = seq[row + col.PNEXT]
+        return found
+
+    @property
+    def waiting(self) -> Iterator[SimSeq]:
+        seq = self._seq
+        sid = self._ctl[col.WAIT_HEAD]
+        while sid >= 0:
+            yield SimSeq(self, sid)
+            sid = seq[sid * _N + col.NEXT]
+
+    @property
+    def running(self) -> list[SimSeq]:
+        kernel.settle_all(self._ref)
+        seq, found = self._seq, []
+        sid = self._ctl[col.RUN_HEAD]
+        while sid >= 0:
+            row = sid * _N
+            if not seq[row + col.FLIGHT] and seq[row + col.PHASE] <= DECODE:
+                found.append(SimSeq(self, sid))
+            sid = seq[row + col.NEXT]
+        return found
+
+    def seq(self, sid: int) -> SimSeq:
+        return SimSeq(self, sid)
+
+    def ledger(self) -> SimLedger:
+        return SimLedger(self)
