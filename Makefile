@@ -1,4 +1,4 @@
-# Targets: demo, test, lint, bench, install, clean. Everything runs in .venv, which make creates by itself.
+# Targets: demo, test, lint, bench, readme (remakes its picture and table), install, clean. Everything runs in .venv, which make creates by itself.
 
 # The first interpreter on PATH that really runs and is new enough (a name alone can be a dead shim).
 SYSTEM_PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
@@ -10,7 +10,7 @@ DEV := $(VENV)/.ready-dev
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 JOBS ?= 2
 
-.PHONY: demo test lint bench install clean
+.PHONY: demo test lint bench readme install clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -20,12 +20,15 @@ test: lint
 	$(BIN)/python -m pytest -n $(JOBS)
 
 lint: $(DEV)
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks scripts
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
 bench: $(DEV)
 	$(BIN)/python -m pytest benchmarks --benchmark-only -p no:xdist
+
+readme: $(READY)
+	$(BIN)/python scripts/readme.py
 
 install: $(READY)
 

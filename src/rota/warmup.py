@@ -1,0 +1,45 @@
+"""``python -m rota.warmup``: compile what Numba will need, once at install, so that the first command does not wait for it.
+
+Runs a few requests through every policy, interpreted and compiled, alone and behind a router. Numba keeps the machine code beside
+the sources.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def warm_up() -> int:
+    """Compile the kernels of the simulator and of all policies; returns how many policies ran."""
+    from rota.contracts.engine import EngineSpec
+    from rota.cost.tables import StepTables
+    from rota.errors import UnsupportedPolicy
+    from rota.mechanisms.simulator import simulate
+    from rota.policies.registry import make_policy, policy_names
+    from rota.workload.trace import Trace
+
+    n = 8
+    length = np.full(n, 40, dtype=np.int64)
+    ids = np.tile(np.arange(3, dtype=np.int64), n)
+    trace = Trace(
+        np.arange(n) * 0.01, length, length, hash_ids=ids, hash_start=np.arange(0, 3 * n + 1, 3), hash_block=16, name="warm-up"
+    )
+    tables = StepTables(layer=np.linspace(0, 1e-3, 64), head=np.linspace(0, 1e-4, 64), n_layers=16, decode_byte_s=1e-9, cpu=1e-3)
+    # room for a few requests only, so that preemption is compiled too
+    engine = EngineSpec(tables, blocks=24, max_len=128)
+    names = policy_names()
+    for name in names:
+        for compiled in (True, False):
+            for replicas, router in ((1, "round-robin"), (2, "least-outstanding")):
+                try:
+                    simulate(trace, make_policy(name), engine, replicas=replicas, router=router, compiled=compiled, log=True)
+                except UnsupportedPolicy:
+                    continue
+    return len(names)
+
+
+if __name__ == "__main__":
+    import time
+
+    began = time.perf_counter()
+    print(f"rota: kernels of {warm_up()} policies ready after {time.perf_counter() - began:.1f} s")

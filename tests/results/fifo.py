@@ -36,9 +36,15 @@ def fifo_run(
     zeros = np.zeros(n, dtype=np.int64)
     tokens = float(output.sum() - n)
     constants = dict(
-        linear_flops=4e8, attention_flops=1.6e4, weight_bytes=4e8, kv_bytes=4096.0, joule_flop=5e-13, joule_byte=6e-11, idle_watts=80.0,
+        linear_flops=4e8,
+        attention_flops=1.6e4,
+        weight_bytes=4e8,
+        kv_bytes=4096.0,
+        joule_flop=5e-13,
+        joule_byte=6e-11,
+        idle_watts=80.0,
         n_layers=32,
-    )  # fmt: skip
+    )
     return Run(
         policy=policy,
         trace="closed form",

@@ -29,7 +29,7 @@ class Accelerator:
     flops : dict of str to float
         Peak dense FLOP/s by number format: ``"bf16"`` (or fp16), and where supported ``"fp8"``, ``"int8"``, ``"fp4"``.
     memory : float
-        Device memory, bytes.
+        Device memory, bytes, as its driver reports it.
     bandwidth : float
         Memory bandwidth, bytes/s.
     link : str
@@ -63,6 +63,9 @@ class ModelShape:
 
     Parameters
     ----------
+    layers, hidden, heads, kv_heads, vocab : int
+    head_dim : int
+        Width of one query and key head; with multi-head latent attention `nope_dim` + `rope_dim`.
     ffn : int
         Width of the dense feed-forward block (0 if every layer is sparse).
     gated : bool

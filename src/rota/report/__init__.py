@@ -1,0 +1,1 @@
+"""How people see results: terminal tables, self-contained HTML pages, timelines in Chrome/Perfetto trace format."""

@@ -102,9 +102,9 @@ class Comparison:
         known = self.bands[label].get(metric)
         return known.mid if known else float("nan")
 
-    def best(self, metric: str) -> list[str]:
-        """The best policy on `metric`, then those that tie with it."""
-        return best(self.summaries, metric)
+    def best(self, metric: str, among: Sequence[str] | None = None) -> list[str]:
+        """The best policy on `metric` (of all, or of `among`), then those that tie with it."""
+        return best(self.summaries, metric, among)
 
     def versus(self, first: str, second: str, metric: str) -> Verdict:
         """First policy against second on `metric`, paired by replication."""

@@ -40,6 +40,11 @@ def energy(run: Run, makespan: float) -> float:
     if not isinstance(constants, Mapping):
         return float("nan")
     flops, moved = operations(run)
-    replicas = run.meta.get("replicas", 1)
-    idle = constants["idle_watts"] * (replicas if isinstance(replicas, int) else 1) * makespan
+    idle = constants["idle_watts"] * replicas(run) * makespan
     return float(idle + constants["joule_flop"] * flops + constants["joule_byte"] * moved)
+
+
+def replicas(run: Run) -> int:
+    """Engines that the run had; the constants of power and price in `Run.meta` are of one."""
+    count = run.meta.get("replicas", 1)
+    return count if isinstance(count, int) else 1

@@ -16,8 +16,8 @@ class Metric(NamedTuple):
         For people. `scale` turns the stored value into that unit.
     better : int
         `LOWER`, `HIGHER` or `NEITHER`.
-    share : bool
-        Whether the value lies in 0-1.
+    share, whole : bool
+        Whether the value lies in 0-1; whether it counts something, so that people read it without decimals.
     """
 
     label: str
@@ -25,15 +25,16 @@ class Metric(NamedTuple):
     better: int
     scale: float = 1.0
     share: bool = False
+    whole: bool = False
 
 
 PERCENTILES = (50, 90, 95, 99)
 _LATENCIES = {"queueing": "queueing", "ttft": "TTFT", "tbt": "TBT", "tpot": "TPOT", "max_tbt": "max TBT", "e2e": "E2E"}
 
 METRICS: dict[str, Metric] = {
-    "requests": Metric("requests", "", NEITHER),
-    "finished": Metric("finished", "", HIGHER),
-    "rejected": Metric("rejected", "", LOWER),
+    "requests": Metric("requests", "", NEITHER, whole=True),
+    "finished": Metric("finished", "", HIGHER, whole=True),
+    "rejected": Metric("rejected", "", LOWER, whole=True),
     "makespan": Metric("makespan", "s", LOWER),
     "request_throughput": Metric("throughput", "req/s", HIGHER),
     "output_throughput": Metric("output tokens", "tok/s", HIGHER),
@@ -41,9 +42,9 @@ METRICS: dict[str, Metric] = {
     "goodput": Metric("goodput", "req/s", HIGHER),
     "slo_attainment": Metric("within SLO", "%", HIGHER, 100.0, True),
     "slo_met": Metric("SLO met", "", HIGHER, 1.0, True),
-    "preemptions": Metric("preemptions", "", LOWER),
+    "preemptions": Metric("preemptions", "", LOWER, whole=True),
     "preemptions_per_request": Metric("preemptions / request", "", LOWER),
-    "recomputed_tokens": Metric("recomputed", "tok", LOWER),
+    "recomputed_tokens": Metric("recomputed", "tok", LOWER, whole=True),
     "kv_mean": Metric("mean KV use", "%", NEITHER, 100.0, True),
     "kv_peak": Metric("peak KV use", "%", NEITHER, 100.0, True),
     "prefix_hit_rate": Metric("prefix hits", "%", HIGHER, 100.0, True),
@@ -87,7 +88,9 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def shown(key: str, value: float, unit: bool = True) -> str:
-    """`value` of metric `key` scaled to its reading unit, with the unit's name."""
+    """`value` of metric `key` scaled to its reading unit, with the unit's name (10 s and more in seconds, then)."""
     metric = describe(key)
-    text = number(value * metric.scale)
+    if unit and metric.unit == "ms" and 10 <= value < float("inf"):
+        return f"{number(value)} s"
+    text = f"{value:,.0f}" if metric.whole and abs(value) < float("inf") else number(value * metric.scale)
     return f"{text} {metric.unit}" if unit and metric.unit and text != "-" else text

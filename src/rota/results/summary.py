@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from rota.errors import InputError
-from rota.results.energy import energy
+from rota.results.energy import energy, replicas
 from rota.results.latency import e2e, gap_percentile, max_tbt, queueing, tpot, ttft
 from rota.results.metrics import PERCENTILES
 from rota.results.run import Floats, Ints, Run
@@ -162,13 +162,13 @@ def _steps(run: Run) -> Summary:
 
 
 def _price(run: Run) -> Summary:
-    """Energy and money of the whole run, per prompt-plus-output token and per output token of finished requests."""
+    """Energy and money of the whole run, per token of finished requests; ``usd_per_hour`` in `Run.meta` is of one replica."""
     done = np.isfinite(run.finish) & ~run.rejected
     span = _span(run.arrival, run.finish[done])
     produced = float(run.output[done].sum()) or float("nan")
     handled = produced + float(run.prompt[done].sum())
     joules, rate = energy(run, span), run.meta.get("usd_per_hour")
-    usd = float(rate) / 3600 * span if isinstance(rate, int | float) and rate > 0 else float("nan")
+    usd = float(rate) / 3600 * span * replicas(run) if isinstance(rate, int | float) and rate > 0 else float("nan")
     return {
         "energy": joules,
         "joule_per_token": joules / handled,

@@ -117,7 +117,7 @@ def own_rate(trace: Trace) -> float:
     free = trace.arrival if trace.after is None else trace.arrival[trace.after < 0]
     span = float(free[-1] - free[0]) if len(free) > 1 else 0.0
     if span <= 0:
-        raise InputError(f"{trace.name}: its requests do not arrive over time, so no rate can be set; use a trace with open arrivals")
+        raise InputError(f"{trace.name}: requests do not arrive over time, so no rate can be set; use open arrivals")
     return (len(free) - 1) / span
 
 

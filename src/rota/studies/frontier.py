@@ -65,7 +65,7 @@ def settings(sweep: str) -> list[Setting]:
         If the range cannot be read, is empty or too long, or two options are swept at once.
     """
     name, _, text = sweep.partition(":")
-    options = [item.partition("=") for item in text.split(",")] if text else []
+    options = [item.partition("=") for item in text.replace(":", ",").split(",")] if text else []
     swept = [i for i, (_, _, value) in enumerate(options) if ".." in value or "/" in value]
     if len(swept) > 1:
         raise InputError(f"{sweep!r} sweeps {len(swept)} options; sweep one at a time")
@@ -171,7 +171,7 @@ def _rows(points: Sequence[Setting], runs: Mapping[int, Run], slo: SLO | None, a
         point, figures = points[index], summarise(runs[index], slo)
         where.append((figures[axes[0]], figures[axes[1]]))
         named = {"policy": point.name, "setting": point.policy, "parameter": point.parameter, "value": point.value}
-        rows.append(named | figures)
+        rows.append({**named, **figures})
     for row, best in zip(rows, pareto(where), strict=True):
         row["pareto"] = best
     return rows

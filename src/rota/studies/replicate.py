@@ -126,9 +126,7 @@ class Task:
         from rota.mechanisms.simulator import simulate
 
         policy = policy_of(self.policy)
-        return simulate(
-            self.trace, policy, self.engine, replicas=self.replicas, router=self.router, seed=self.seed, log=self.log
-        )
+        return simulate(self.trace, policy, self.engine, replicas=self.replicas, router=self.router, seed=self.seed, log=self.log)
 
 
 def run_task(task: Task) -> Run:

@@ -10,7 +10,7 @@ import numpy as np
 from rota.contracts import columns as col
 from rota.contracts.engine import EngineSpec
 from rota.contracts.serving import CAPABILITIES, BatchPolicy, Limits, StepPlan
-from rota.errors import DoesNotFit, PlanRejected, UnsupportedPolicy
+from rota.errors import PlanRejected, UnsupportedPolicy
 from rota.mechanisms.simulator import kernel
 from rota.mechanisms.simulator.reference import bind
 from rota.mechanisms.simulator.state import BAD, BUDGET, DONE, LAST_FINISHED, LEFT, NOW, UNTIL, WAKE_AT, State, new_state
@@ -48,8 +48,6 @@ class Engine:
     ------
     UnsupportedPolicy
         If the policy requires what this engine cannot do.
-    DoesNotFit
-        If there is no KV block at all.
     """
 
     def __init__(
@@ -63,8 +61,6 @@ class Engine:
                 f"policy {policy.name} needs {', '.join(missing)}, which the simulator does not offer with "
                 f"pipeline_parallel_size={spec.pp}; choose another policy or pipeline_parallel_size=1"
             )
-        if spec.blocks < 1:
-            raise DoesNotFit(f"{spec.label}: no memory is left for a single KV block")
         self.policy = copy.deepcopy(policy)
         most_tokens = policy.max_step_tokens or 1 << 40
         self.limits = Limits(
@@ -76,7 +72,7 @@ class Engine:
             trace, shared, spec, max_seqs=policy.max_seqs, max_step_tokens=most_tokens, caching=policy.prefix_caching,
             priority=policy.order == "priority", compress=compress, log=log, seed=seed, chains=chains,
         ))  # fmt: skip
-        self._twin = self.policy.twin() if compiled and hasattr(self.policy, "twin") else None
+        self._twin = self.policy.twin() if compiled and getattr(self.policy, "twin", None) else None
 
     def set_state(self, state: State) -> None:
         """Replace arrays of the state (a longer log, an inbox)."""

@@ -363,6 +363,8 @@ def deliver(e):
 def _end(e, sid, now):
     """The request is over (finished or rejected): release those that wait for it."""
     e.ctl[DONE] += 1
+    if e.delay.size == 0:
+        return
     child = e.own[sid, CHILD]
     while child >= 0:
         e.tim[child, ARRIVED] = now + e.delay[child]
@@ -687,6 +689,14 @@ def _note(e, start, end, decodes, tokens, steps):
         e.flt[TL_WIDTH] = width
     low = int(start / width)
     high = int(end / width)
+    if low == high:
+        span = end - start
+        e.timeline[low, 0] += decodes * span
+        e.timeline[low, 1] += tokens
+        e.timeline[low, 2] += used * span
+        e.timeline[low, 3] += ctl[N_WAITING] * span
+        e.timeline[low, 4] += span
+        high = low - 1
     rate = tokens / (end - start) if end > start else 0.0
     for i in range(low, high + 1):
         span = min(end, (i + 1) * width) - max(start, i * width)

@@ -96,6 +96,8 @@ def _check_lengths(trace: Trace, engine: EngineSpec) -> None:
             f"{engine.max_len} ({over} such requests); raise max_model_len, choose another model, or drop them"
         )
     need = -(-int(total[row]) // engine.block_size)
+    if engine.blocks < 1:
+        raise DoesNotFit(f"{engine.label}: no memory is left for a single KV block; use more or larger devices, or a smaller dtype")
     if need > engine.blocks:
         raise DoesNotFit(
             f"{engine.label}: request {row} of {trace.name} needs {need} KV blocks ({int(total[row])} tokens / {engine.block_size}), but only "

@@ -99,12 +99,13 @@ def request_columns(trace: Trace, engine: EngineSpec) -> dict[str, np.ndarray]:
     seq[:, col.PROMPT] = trace.prompt
     seq[:, col.KNOWN] = trace.prompt
     seq[:, col.PHASE] = FUTURE
-    seq[:, [col.NEXT, col.PREV, col.PNEXT, col.PPREV]] = -1
     limit = np.maximum(engine.max_len - trace.prompt, 1)
     seq[:, col.MAX_NEW] = limit if trace.max_new is None else np.minimum(trace.max_new, limit)
     own = np.zeros((n, OWN_COLUMNS), np.int64)
     own[:, OUTPUT] = trace.output
-    own[:, [HEAP_AT, BUCKET, B_NEXT, B_PREV, SLOT, CHILD, SIBLING]] = -1
+    own[:, BUCKET] = -1
+    if trace.after is not None:
+        own[:, [CHILD, SIBLING]] = -1
     levels = np.zeros(1, np.int64)
     if trace.priority is not None:
         seq[:, col.PRIORITY] = trace.priority
@@ -114,7 +115,7 @@ def request_columns(trace: Trace, engine: EngineSpec) -> dict[str, np.ndarray]:
     tim = np.full((n, col.TIM_COLUMNS), np.nan)
     tim[:, col.ARRIVED] = trace.arrival
     tim[:, col.MAX_TBT] = 0.0
-    delay = np.zeros(1)
+    delay = np.zeros(0)
     if trace.after is not None:
         assert trace.delay is not None
         delay = np.ascontiguousarray(trace.delay, np.float64)

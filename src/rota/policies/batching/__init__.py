@@ -1,0 +1,1 @@
+"""What one engine runs in its next step: iteration-level batching policies."""

@@ -1,0 +1,312 @@
+"""What several verbs share: the options that name a trace and a deployment, lists of policies, and where results go.
+
+Nothing here imports numbers or simulators at the top: ``rota --help`` has to answer at once.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from rota.errors import InputError
+
+if TYPE_CHECKING:
+    from rota.cost.deployment import Deployment
+    from rota.results.slo import SLO
+    from rota.studies.replicate import TraceSource
+    from rota.workload.trace import Trace
+
+_invocation = "rota"
+_TRACE, _DEPLOYMENT, _FLEET = "Trace", "Deployment", "Fleet"
+ROUTERS = "round-robin, random, least-outstanding or least-queued"
+
+
+def _option(*names: str, panel: str, help: str, metavar: str | None = None) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, metavar=metavar)
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """The options that name a trace."""
+
+    trace: Annotated[
+        str,
+        typer.Argument(
+            metavar="TRACE",
+            help="A trace file, a built-in workload (rota workload list) or a generator such as poisson:rate=5,n=2000.",
+        ),
+    ]
+    rate: Annotated[
+        float | None, _option("--rate", panel=_TRACE, help="Stretch or squeeze arrivals to this mean rate, requests/s.")
+    ] = None
+    scale: Annotated[float | None, _option("--scale", panel=_TRACE, help="Multiply the arrival rate by this.")] = None
+    limit: Annotated[int | None, _option("--limit", panel=_TRACE, help="Only the first N requests.", metavar="N")] = None
+    seed: Annotated[int, _option("--seed", panel=_TRACE, help="Of everything random.")] = 0
+    sort: Annotated[bool, _option("--sort", panel=_TRACE, help="Sort the trace by arrival first.")] = False
+    drop_invalid: Annotated[
+        bool,
+        _option("--drop-invalid", panel=_TRACE, help="Leave out rows that make no sense (zero lengths) instead of stopping."),
+    ] = False
+
+    def check(self) -> None:
+        """Find contradictions before anything is read."""
+        if self.rate is not None and self.scale is not None:
+            raise InputError("--rate and --scale both set the arrival rate; give one of them")
+        for name, value in (("--rate", self.rate), ("--scale", self.scale)):
+            if value is not None and not 0 < value < math.inf:
+                raise InputError(f"{name} must be a positive number, not {value:g}")
+        if self.limit is not None and self.limit < 1:
+            raise InputError(f"--limit must be at least 1, not {self.limit}")
+        if self.seed < 0:
+            raise InputError(f"--seed must not be negative ({self.seed})")
+
+    def load(self, seed: int | None = None) -> Trace:
+        """The trace, generated with `seed` if it is not a recorded one."""
+        from rota.workload import load_trace
+
+        self.check()
+        return load_trace(
+            self.trace, rate=self.rate, scale=self.scale, limit=self.limit, seed=self.seed if seed is None else seed,
+            sort=self.sort, drop_invalid=self.drop_invalid,
+        )  # fmt: skip
+
+    def source(self) -> TraceSource:
+        """A recorded trace as it is; for a generated one, the function that draws it."""
+        return self.load() if Path(self.trace).exists() else self.load
+
+
+@dataclass(frozen=True, slots=True)
+class Setup(Workload):
+    """The options that name a trace and a deployment to run it on."""
+
+    model: Annotated[
+        str,
+        _option(
+            "--model",
+            "-m",
+            panel=_DEPLOYMENT,
+            help="A model of rota catalog models, or a Hugging Face config.json.",
+            metavar="MODEL",
+        ),
+    ] = ""
+    device: Annotated[
+        str, _option("--device", "-d", panel=_DEPLOYMENT, help="An accelerator of rota catalog devices.", metavar="DEVICE")
+    ] = ""
+    tensor_parallel_size: Annotated[
+        int, _option("--tensor-parallel-size", "-tp", panel=_DEPLOYMENT, help="Devices that share each layer.", metavar="N")
+    ] = 1
+    pipeline_parallel_size: Annotated[
+        int, _option("--pipeline-parallel-size", "-pp", panel=_DEPLOYMENT, help="Stages that share the layers out.", metavar="N")
+    ] = 1
+    gpu_memory_utilization: Annotated[
+        float, _option("--gpu-memory-utilization", panel=_DEPLOYMENT, help="Share of device memory to use.", metavar="SHARE")
+    ] = 0.9
+    block_size: Annotated[int, _option("--block-size", panel=_DEPLOYMENT, help="Tokens per KV block.", metavar="N")] = 16
+    max_model_len: Annotated[
+        int | None,
+        _option("--max-model-len", panel=_DEPLOYMENT, help="Longest prompt + output; default: the model's own.", metavar="N"),
+    ] = None
+    dtype: Annotated[
+        str | None,
+        _option("--dtype", panel=_DEPLOYMENT, help="Number format of the weights: bf16, fp8, int8, int4; default: the model's."),
+    ] = None
+    kv_cache_dtype: Annotated[
+        str | None, _option("--kv-cache-dtype", panel=_DEPLOYMENT, help="Number format of the KV cache; default: the model's.")
+    ] = None
+    calibration: Annotated[
+        str | None, _option("--calibration", panel=_DEPLOYMENT, help="Cost constants written by rota calibrate.", metavar="FILE")
+    ] = None
+    replicas: Annotated[int, _option("--replicas", panel=_FLEET, help="Engines behind one router.", metavar="N")] = 1
+    router: Annotated[str, _option("--router", panel=_FLEET, help=f"{ROUTERS[0].upper()}{ROUTERS[1:]}.")] = "round-robin"
+
+    def check(self) -> None:
+        """Find contradictions before anything is read."""
+        Workload.check(self)
+        if not self.model:
+            raise InputError("no model given; add --model, such as --model llama-3-8b (rota catalog models lists them)")
+        if not self.device:
+            raise InputError("no device given; add --device, such as --device a100-80g (rota catalog devices lists them)")
+        if self.replicas < 1:
+            raise InputError(f"--replicas must be at least 1, not {self.replicas}")
+        if self.replicas == 1 and self.router != "round-robin":
+            raise InputError(
+                f"--router {self.router} has nothing to choose from with one replica; add --replicas 2 or more, or leave it out"
+            )
+
+    def deployment(self) -> Deployment:
+        """The model on the device."""
+        from rota.cost.deployment import Deployment
+
+        self.check()
+        given: dict[str, Any] = {
+            name: value
+            for name in ("max_model_len", "dtype", "kv_cache_dtype", "calibration")
+            if (value := getattr(self, name)) is not None
+        }
+        return Deployment(
+            self.model, self.device, tensor_parallel_size=self.tensor_parallel_size,
+            pipeline_parallel_size=self.pipeline_parallel_size, gpu_memory_utilization=self.gpu_memory_utilization,
+            block_size=self.block_size, **given,
+        )  # fmt: skip
+
+
+def takes(options: type[Workload]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Put the fields of `options` in front of a verb's own parameters; the verb gets them as its first argument."""
+
+    def decorate(verb: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(options, include_extras=True)
+        shared = [
+            inspect.Parameter(
+                f.name, inspect.Parameter.KEYWORD_ONLY, annotation=hints[f.name],
+                default=inspect.Parameter.empty if f.default is MISSING else f.default,
+            )
+            for f in fields(options)
+        ]  # fmt: skip
+        own = list(inspect.signature(verb, eval_str=True).parameters.values())[1:]
+        names = {f.name for f in fields(options)}
+
+        def run(**values: Any) -> None:
+            verb(options(**{name: values.pop(name) for name in names}), **values)
+
+        run.__name__, run.__doc__, run.__module__ = verb.__name__, verb.__doc__, verb.__module__
+        run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [*shared, *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own)]
+        )
+        run.__annotations__ = {}
+        return run
+
+    return decorate
+
+
+Policies = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--policy", "--policies", "-p", metavar="LIST",
+        help="Policies, by commas, each with options of its own: sarathi,vllm-v1:max_num_batched_tokens=512. Default: all.",
+    ),
+]  # fmt: skip
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Jobs = Annotated[int | None, typer.Option("--jobs", "-j", metavar="N", help="Processes; default: one per core.")]
+
+
+def split_policies(given: list[str] | None) -> list[str]:
+    """Policies out of comma-separated lists, or all there are; ``a:x=1,y=2,b`` is a with two options, and b.
+
+    Raises
+    ------
+    InputError
+        If a name is missing, unknown, or its options are not its own.
+    """
+    from rota.policies.registry import parse_policy, policy_names
+
+    if not given:
+        return list(policy_names())
+    found: list[str] = []
+    for text in given:
+        for piece in (part.strip() for part in text.split(",")):
+            is_option = "=" in piece and ":" not in piece.partition("=")[0]
+            if not piece:
+                raise InputError(f"--policy {text!r} has an empty name; separate policies by single commas")
+            if is_option and found and ":" in found[-1]:
+                found[-1] += f",{piece}"
+            elif is_option:
+                raise InputError(f"--policy {text!r}: option {piece!r} belongs to no policy; write name:{piece}")
+            else:
+                found.append(piece)
+    for name in found:
+        parse_policy(name)
+    return found
+
+
+def objective(text: str | None) -> SLO | None:
+    """The objective that an option names."""
+    if text is None:
+        return None
+    from rota.results.slo import SLO
+
+    return SLO.parse(text)
+
+
+def cores(jobs: int | None) -> int:
+    """Processes to use."""
+    if jobs is not None and jobs < 1:
+        raise InputError(f"--jobs must be at least 1, not {jobs}")
+    if jobs is not None:
+        return jobs
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_outputs(**paths: str | None) -> None:
+    """Find out before the work that its results can be written, each to a file of its own."""
+    from rota.results.output import check_writable
+
+    seen: dict[Path, str] = {}
+    for option, path in paths.items():
+        if path is None:
+            continue
+        target = check_writable(path).resolve()
+        if target in seen:
+            raise InputError(f"--{option} and --{seen[target]} both write {path}; give them different files")
+        seen[target] = option
+
+
+def print_json(value: object) -> None:
+    """Print JSON that every parser accepts: NaN and infinities become null."""
+    sys.stdout.write(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if hasattr(value, "_asdict"):
+        return _plain(value._asdict())
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def print_rows(rows: Sequence[Mapping[str, object]]) -> None:
+    """Print dictionaries as an aligned table, numbers to the right; wider than the terminal rather than cut."""
+    names = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [[_cell(row.get(name)) for name in names] for row in rows]
+    heads = [name.replace("_", " ") for name in names]
+    widths = [max(len(line[i]) for line in (heads, *cells)) for i in range(len(names))]
+    numeric = [all(isinstance(row.get(name), int | float) for row in rows) for name in names]
+    for line in (heads, *cells):
+        parts = [
+            text.rjust(width) if right else text.ljust(width) for text, width, right in zip(line, widths, numeric, strict=True)
+        ]
+        sys.stdout.write("  ".join(parts).rstrip() + "\n")
+
+
+def _cell(value: object) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    if isinstance(value, float):
+        return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def set_invocation(arguments: Sequence[str]) -> None:
+    """Remember the command line, which reports repeat."""
+    global _invocation
+    _invocation = shlex.join(["rota", *arguments])
+
+
+def invocation() -> str:
+    """The command line that is running, ready to be pasted into a shell."""
+    return _invocation

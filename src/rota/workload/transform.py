@@ -1,0 +1,92 @@
+"""The same requests at another pace, or fewer of them. Every function returns a new `Trace`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from rota.errors import InputError
+from rota.workload.trace import Floats, Trace
+
+
+def independent(trace: Trace) -> Floats:
+    """Arrival times, in seconds, of the requests that wait for no other one."""
+    return trace.arrival if trace.after is None else trace.arrival[trace.after < 0]
+
+
+def mean_rate(trace: Trace) -> float:
+    """Independent arrivals less one, over the time from first to last, per second; NaN if they take no time."""
+    free = independent(trace)
+    span = float(free[-1] - free[0])
+    return (len(free) - 1) / span if span > 0 else math.nan
+
+
+def head(trace: Trace, n: int) -> Trace:
+    """The first `n` requests, or all if there are fewer.
+
+    Raises
+    ------
+    InputError
+        If `n` is below 1.
+    """
+    if n < 1:
+        raise InputError(f"limit must be at least 1, not {n}")
+    if n >= len(trace):
+        return trace
+    columns = {
+        name: None if (values := getattr(trace, name)) is None else values[:n]
+        for name in ("arrival", "prompt", "output", "max_new", "priority", "tenant", "after", "delay")
+    }
+    if trace.hash_ids is not None and trace.hash_start is not None:
+        columns["hash_start"] = trace.hash_start[: n + 1]
+        columns["hash_ids"] = trace.hash_ids[: trace.hash_start[n]]
+    return replace(trace, **columns)
+
+
+def faster(trace: Trace, factor: float) -> Trace:
+    """Arrivals `factor` times as frequent. Think and tool times (`delay`) stay as they are.
+
+    Raises
+    ------
+    InputError
+        If `factor` is not a positive number.
+    """
+    if not 0 < factor < math.inf:
+        raise InputError(f"scale must be a positive number, not {factor:g}")
+    return replace(trace, arrival=trace.arrival / factor)
+
+
+def at_rate(trace: Trace, rate: float) -> Trace:
+    """Arrivals stretched or squeezed to a mean of `rate` requests (or, in programs, first requests) per second.
+
+    Their pattern, with all its bursts, is kept; so are think and tool times.
+
+    Raises
+    ------
+    InputError
+        If `rate` is not a positive number, or all requests arrive at once.
+    """
+    if not 0 < rate < math.inf:
+        raise InputError(f"rate must be a positive number of requests per second, not {rate:g}")
+    own = mean_rate(trace)
+    if math.isnan(own):
+        raise InputError(f"{trace.name}: all requests arrive at once, so there is no rate to change; use arrivals='poisson'")
+    return faster(trace, rate / own)
+
+
+def poisson_arrivals(trace: Trace, rate: float, seed: int = 0) -> Trace:
+    """The same requests in the same order, arriving as a Poisson process of `rate` per second.
+
+    Raises
+    ------
+    InputError
+        If `rate` is not a positive number, or some requests wait for others.
+    """
+    if not 0 < rate < math.inf:
+        raise InputError(f"rate must be a positive number of requests per second, not {rate:g}")
+    if trace.after is not None:
+        raise InputError(f"{trace.name}: some requests follow others, so their arrivals cannot be replaced; leave out arrivals")
+    gaps = np.random.default_rng(seed).exponential(1.0 / rate, len(trace))
+    return replace(trace, arrival=np.cumsum(gaps))

@@ -1,0 +1,90 @@
+"""KV blocks for the oracle: every block has an identity, a holder count and a place in the queue of free blocks.
+
+A block keeps its content after it is freed and loses it only when it is taken for something new, least recently freed first.
+Blocks promised in a plan leave the queue when the plan is complete (`fulfil`), so that a plan's prefix hits are safe from its
+own new blocks, in whatever order the policy decided them.
+"""
+
+from collections import OrderedDict
+
+
+class Blocks:
+    def __init__(self, total, size, caching):
+        self.total, self.size, self.caching = total, size, caching
+        self.queue = OrderedDict.fromkeys(range(total))
+        self.holders = [0] * total
+        self.content = [None] * total
+        self.where = {}  # content -> ordered set of the blocks that have it
+        self.promised = {}  # request -> blocks to take when the plan is complete
+
+    @property
+    def free(self):
+        return len(self.queue) - sum(self.promised.values())
+
+    def count(self, tokens):
+        return -(-tokens // self.size)
+
+    def held(self, req):
+        return len(req.blocks) + self.promised.get(req, 0)
+
+    def missing(self, req, tokens):
+        """New blocks that holding `tokens` tokens takes."""
+        return max(0, self.count(tokens) - self.held(req))
+
+    def promise(self, req, tokens):
+        missing = self.missing(req, tokens)
+        assert missing <= self.free, "blocks promised twice"
+        if missing:
+            self.promised[req] = self.promised.get(req, 0) + missing
+
+    def fulfil(self):
+        for req, n in self.promised.items():
+            for _ in range(n):
+                block, _ = self.queue.popitem(last=False)
+                self._forget(block)
+                self.holders[block] = 1
+                req.blocks.append(block)
+        self.promised = {}
+
+    def release(self, req):
+        """Give everything back, the end of the sequence first, so that it is also reused first."""
+        self.promised.pop(req, None)
+        for block in reversed(req.blocks):
+            self.holders[block] -= 1
+            if self.holders[block] == 0:
+                self.queue[block] = None
+        req.blocks = []
+
+    def hits(self, req):
+        """Blocks that hold the leading full blocks of a waiting request, at most ``known - 1`` tokens."""
+        found = []
+        if self.caching:
+            for j in range((req.known - 1) // self.size):
+                blocks = self.where.get(req.key(j, self.size))
+                if not blocks:
+                    break
+                found.append(next(iter(blocks)))
+        return found
+
+    def hold(self, req, hits):
+        for block in hits:
+            if self.holders[block] == 0:
+                del self.queue[block]
+            self.holders[block] += 1
+            req.blocks.append(block)
+
+    def commit(self, req):
+        """Full blocks of computed tokens become findable."""
+        if not self.caching:
+            return
+        for j in range(req.committed, req.computed // self.size):
+            block = req.blocks[j]
+            if self.content[block] is None:
+                self.content[block] = req.key(j, self.size)
+                self.where.setdefault(self.content[block], OrderedDict())[block] = None
+        req.committed = req.computed // self.size
+
+    def _forget(self, block):
+        if self.content[block] is not None:
+            del self.where[self.content[block]][block]
+            self.content[block] = None

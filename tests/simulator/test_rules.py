@@ -1,0 +1,137 @@
+"""Every executor rule, broken on purpose by a policy made for it."""
+
+import numpy as np
+import pytest
+
+from rota.contracts.engine import EngineSpec
+from rota.contracts.serving import StepPlan, Work
+from rota.cost.tables import StepTables
+from rota.errors import DoesNotFit, InputError, PlanRejected, UnsupportedPolicy
+from rota.mechanisms.simulator import simulate
+from rota.workload.trace import Trace
+
+TABLES = StepTables(layer=np.arange(65) * 1e-4, head=np.arange(9) * 1e-4, n_layers=4, decode_byte_s=1e-7, prefill_flop_s=1e-9)
+SPEC = EngineSpec(tables=TABLES, blocks=16, block_size=4, max_len=64)
+TRACE = Trace(arrival=np.array([0.0, 0.0, 0.0]), prompt=np.array([6, 6, 6]), output=np.array([4, 4, 4]))
+
+
+class Scripted:
+    """Plays a list of functions view -> plan, then stays empty."""
+
+    name = "scripted"
+    requires: frozenset[str] = frozenset()
+    order = "fcfs"
+    prefix_caching = False
+    max_seqs = 2
+    max_step_tokens = 16
+
+    def __init__(self, *script):
+        self.script = script
+
+    def start(self, limits):
+        self.at = 0
+
+    def plan(self, view):
+        self.at += 1
+        return self.script[self.at - 1](view) if self.at <= len(self.script) else StepPlan()
+
+
+def whole(*sids, **options):
+    return lambda view: StepPlan(tuple(Work(s, 6) for s in sids), **options)
+
+
+BROKEN = {
+    "twice in one plan": ("I1", [whole(0, 0)]),
+    "unknown sequence": ("I1", [whole(7)]),
+    "already finished or unknown phase": ("I1", [whole(-3)]),
+    "more tokens than the prompt": ("I2", [lambda v: StepPlan((Work(0, 7),))]),
+    "no tokens": ("I2", [lambda v: StepPlan((Work(0, 0),))]),
+    "a skipped layer": ("I2", [lambda v: StepPlan((Work(0, 6, 0, (1, 4)),))]),
+    "too many layers": ("I2", [lambda v: StepPlan((Work(0, 6, 0, (0, 5)),))]),
+    "another chunk while one is open": (
+        "I2",
+        [lambda v: StepPlan((Work(0, 6, 0, (0, 2)),)), lambda v: StepPlan((Work(0, 5, 0, (2, 4)),))],
+    ),
+    "all layers while a chunk is open": ("I2", [lambda v: StepPlan((Work(0, 6, 0, (0, 2)),)), whole(0)]),
+    "too many tokens": ("I3", [lambda v: StepPlan((Work(0, 6), Work(1, 6), Work(2, 6)))]),
+    "too many sequences": ("I3", [lambda v: StepPlan((Work(0, 2), Work(1, 2), Work(2, 2)))]),
+    "more blocks than there are": ("I4", [lambda v: StepPlan((Work(0, 6, 60), Work(1, 6, 60)))]),
+    "listed while decoding": ("I6", [whole(0), lambda v: StepPlan((Work(0, 1),))]),
+    "paused while waiting": ("I6", [lambda v: StepPlan(pause=(0,))]),
+    "evicted and scheduled": ("I7", [whole(0), lambda v: StepPlan((Work(0, 7),), evict=(0,))]),
+    "evicted while waiting": ("I7", [lambda v: StepPlan(evict=(1,))]),
+    "rejected while running": ("I7", [whole(0), lambda v: StepPlan(reject=(0,))]),
+    "nothing to do for ever": ("I8", [lambda v: StepPlan()]),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_plan_is_rejected_by_name(case):
+    rule, script = BROKEN[case]
+    with pytest.raises(PlanRejected) as caught:
+        simulate(TRACE, Scripted(*script), SPEC)
+    assert caught.value.rule == rule
+
+
+def test_progress_happens_only_at_the_last_layer():  # I5
+    seen = []
+
+    def look(view):
+        seen.append((view.seq(0).n_computed, view.seq(0).layer_cursor))
+        lo = view.seq(0).layer_cursor
+        return StepPlan((Work(0, 6, 0, (lo, lo + 2)),)) if view.seq(0).n_computed == 0 else StepPlan()
+
+    one = Trace(arrival=np.zeros(1), prompt=np.array([6]), output=np.array([1]))
+    run = simulate(one, Scripted(look, look), SPEC)
+    assert seen == [(0, 0), (0, 2)]
+    layer = TABLES.layer[6] + TABLES.prefill_flop_s * 21
+    assert run.finish[0] == pytest.approx(4 * layer + TABLES.head[1], rel=1e-12)
+
+
+def test_memory_balances_after_evictions_and_rejections():  # I9: `simulate` raises if a block is missing at the end
+    def evict_first(view):
+        return StepPlan((Work(1, 6),), evict=(0,))
+
+    def rest(view):
+        work = tuple(Work(s.sid, s.n_known) for s in list(view.waiting)[:1] if view.n_running < 2)
+        return StepPlan(work)
+
+    run = simulate(TRACE, Scripted(whole(0), evict_first, lambda v: StepPlan(reject=(2,)), *[rest] * 40), SPEC)
+    assert run.preemptions.tolist() == [1, 0, 0]
+    assert run.recomputed.tolist() == [6, 0, 0]
+    assert run.rejected.tolist() == [False, False, True]
+    assert np.isnan(run.finish[2])
+    assert np.isfinite(run.finish[:2]).all()
+    assert run.tbt_histogram.sum() == 6
+
+
+def test_a_paused_sequence_keeps_its_place_and_its_gap_is_measured():
+    one = Trace(arrival=np.zeros(2), prompt=np.array([6, 6]), output=np.array([3, 3]))
+    run = simulate(one, Scripted(whole(0, 1), lambda v: StepPlan(pause=(1,)), *[lambda v: StepPlan()] * 9), SPEC)
+    assert run.finish[1] > run.finish[0]
+    assert run.max_tbt[1] > run.max_tbt[0]
+
+
+def test_capabilities_are_matched_at_start():
+    policy = Scripted(whole(0))
+    policy.requires = frozenset({"layers"})
+    with pytest.raises(UnsupportedPolicy, match="layers.*pipeline_parallel_size"):
+        simulate(TRACE, policy, EngineSpec(tables=TABLES, blocks=16, block_size=4, max_len=64, pp=2))
+    policy.requires = frozenset({"telepathy"})
+    with pytest.raises(UnsupportedPolicy, match="telepathy"):
+        simulate(TRACE, policy, SPEC)
+
+
+def test_requests_that_cannot_run_are_found_before_the_run():
+    long = Trace(arrival=np.zeros(1), prompt=np.array([60]), output=np.array([9]))
+    with pytest.raises(InputError, match="request 0 needs 60 prompt \\+ 9 output"):
+        simulate(long, Scripted(), SPEC)
+    with pytest.raises(DoesNotFit, match="15 KV blocks.*only 8"):
+        simulate(Trace(arrival=np.zeros(1), prompt=np.array([50]), output=np.array([9])), Scripted(),
+                 EngineSpec(tables=TABLES, blocks=8, block_size=4, max_len=64))  # fmt: skip
+    with pytest.raises(DoesNotFit, match="no memory"):
+        simulate(TRACE, Scripted(), EngineSpec(tables=TABLES, blocks=0, block_size=4, max_len=64))
+    with pytest.raises(InputError, match="unknown router"):
+        simulate(TRACE, Scripted(), SPEC, replicas=2, router="magic")
+    with pytest.raises(InputError, match="at least 1"):
+        simulate(TRACE, Scripted(), SPEC, replicas=0)
