@@ -61,7 +61,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         num_key_value_heads=8,
         vocab_size=32768,
         max_position_embeddings=32768,
-    ),  # fmt: skip
+    ),
     "mistral-7b-v0.1": _llama(
         {"model_type": "mistral", "torch_dtype": "bfloat16", "sliding_window": 4096, "tie_word_embeddings": False},
         4096,
@@ -71,7 +71,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         num_key_value_heads=8,
         vocab_size=32000,
         max_position_embeddings=32768,
-    ),  # fmt: skip
+    ),
     "mixtral-8x7b": _llama(
         {"model_type": "mixtral", "torch_dtype": "bfloat16", "sliding_window": None, "tie_word_embeddings": False},
         4096,
@@ -83,7 +83,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         max_position_embeddings=32768,
         num_local_experts=8,
         num_experts_per_tok=2,
-    ),  # fmt: skip
+    ),
     "qwen2.5-7b": _llama(QWEN2, 3584, 28, 28, 18944, num_key_value_heads=4, max_window_layers=28),
     "qwen2.5-32b": _llama(QWEN2, 5120, 64, 40, 27648, num_key_value_heads=8, max_window_layers=70),
     "qwen2.5-72b": _llama(QWEN2, 8192, 80, 64, 29568, num_key_value_heads=8, max_window_layers=70),
@@ -99,7 +99,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         use_sliding_window=False,
         sliding_window=None,
         max_window_layers=36,
-    ),  # fmt: skip
+    ),
     "qwen3-30b-a3b": _llama(
         {"model_type": "qwen3_moe", "torch_dtype": "bfloat16", "tie_word_embeddings": False, "head_dim": 128},
         2048,
@@ -117,7 +117,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         use_sliding_window=False,
         sliding_window=None,
         max_window_layers=48,
-    ),  # fmt: skip
+    ),
     "gpt-oss-20b": {
         **GPT_OSS,
         "num_hidden_layers": 24,

@@ -92,7 +92,8 @@ def test_falcon_generations_count_kv_heads_differently() -> None:
 def test_gemma2_is_tied_and_windowed_in_every_other_layer() -> None:
     gemma2 = {
         "model_type": "gemma2", "hidden_size": 3584, "num_hidden_layers": 42, "num_attention_heads": 16, "num_key_value_heads": 8,
-        "head_dim": 256, "intermediate_size": 14336, "vocab_size": 256000, "max_position_embeddings": 8192, "sliding_window": 4096,
+        "head_dim": 256, "intermediate_size": 14336, "vocab_size": 256000, "max_position_embeddings": 8192,
+        "sliding_window": 4096,
     }  # fmt: skip
     read = shape(gemma2)
     assert (read.tied, read.window, read.window_layers) == (True, 4096, 21)
@@ -125,8 +126,9 @@ def test_phi3_and_qwen_windows() -> None:
 
 def test_qwen2_moe_has_a_shared_expert() -> None:
     qwen = {
-        "model_type": "qwen2_moe", "hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 24, "num_attention_heads": 16,
-        "num_key_value_heads": 16, "num_experts": 60, "num_experts_per_tok": 4, "moe_intermediate_size": 1408,
+        "model_type": "qwen2_moe", "hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 24,
+        "num_attention_heads": 16, "num_key_value_heads": 16, "num_experts": 60, "num_experts_per_tok": 4,
+        "moe_intermediate_size": 1408,
         "shared_expert_intermediate_size": 5632, "decoder_sparse_step": 1, "vocab_size": 151936, "max_position_embeddings": 8192,
         "tie_word_embeddings": False, "use_sliding_window": False, "sliding_window": 32768, "torch_dtype": "bfloat16",
     }  # fmt: skip
@@ -294,11 +296,14 @@ FIELDS = sorted(
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.sampled_from(sorted(CONFIGS)), st.dictionaries(st.sampled_from(FIELDS), ODD, min_size=1, max_size=4))
 def test_any_field_may_hold_anything_without_a_crash(name: str, changes: dict[str, object]) -> None:
+    complaint = ""
     try:
         read = shape_of({**CONFIGS[name], **changes}, "model", "config.json")
     except InputError as error:
-        assert str(error).startswith("config.json")
-        assert "\n" not in str(error)
-    else:
-        assert 0 < parameters(read).active <= parameters(read).total
-        assert weight_bytes(read) > 0
+        complaint = str(error)
+    if complaint:
+        assert complaint.startswith("config.json")
+        assert "\n" not in complaint
+        return
+    assert 0 < parameters(read).active <= parameters(read).total
+    assert weight_bytes(read) > 0

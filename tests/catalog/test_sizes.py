@@ -32,8 +32,8 @@ PUBLISHED = {
     "llama-2-7b": 6.74, "llama-2-13b": 13.02, "llama-2-70b": 68.98, "llama-3-8b": 8.03, "llama-3-70b": 70.6, "llama-3.1-8b": 8.03,
     "llama-3.1-70b": 70.6, "llama-3.1-405b": 405.9, "llama-3.2-1b": 1.24, "llama-3.2-3b": 3.21, "mistral-7b": 7.25,
     "mistral-7b-v0.1": 7.24, "mixtral-8x7b": 46.7, "yi-34b": 34.4, "yi-34b-200k": 34.4, "qwen2.5-7b": 7.61, "qwen2.5-32b": 32.5,
-    "qwen2.5-72b": 72.7, "qwen3-8b": 8.2, "qwen3-30b-a3b": 30.5, "gpt-oss-20b": 20.91, "gpt-oss-120b": 116.83, "deepseek-v3": 671.0,
-    "falcon-180b": 180.0,
+    "qwen2.5-72b": 72.7, "qwen3-8b": 8.2, "qwen3-30b-a3b": 30.5, "gpt-oss-20b": 20.91, "gpt-oss-120b": 116.83,
+    "deepseek-v3": 671.0, "falcon-180b": 180.0,
 }  # fmt: skip
 
 
@@ -212,6 +212,12 @@ def test_absorbed_latent_attention_reads_the_latent() -> None:
     shape = load_model("deepseek-v3")
     assert attention_flops_per_token(shape, 10, absorbed=True) == 61 * 128 * 10 * (2 * 576 + 2 * 512)
     assert attention_flops_per_token(shape, 10) == 61 * 128 * 10 * (2 * 192 + 2 * 128)
+
+
+def test_layers_that_do_not_divide_go_before_the_last_stage() -> None:
+    shape = replace(load_model("llama-3-8b"), layers=10)
+    assert [len(stage) for stage in stage_layers(shape, 4)] == [2, 3, 3, 2]  # as vLLM's get_pp_indices
+    assert [len(stage) for stage in stage_layers(load_model("deepseek-v3"), 8)] == [7, 7, 8, 8, 8, 8, 8, 7]
 
 
 def test_kv_heads_are_split_and_then_repeated() -> None:

@@ -117,8 +117,8 @@ class Engine:
         items = self.plan(self)
         assert n_rejected == 0
         self.blocks.fulfil()
-        if not items:
-            return before != (len(self.waiting), len(self.running))
+        if not items:  # evictions or rejections alone: ask again, at once only if no step in flight will give occasion
+            return before != (len(self.waiting), len(self.running)) and not self.flying
         for item in items:
             req = item.req
             assert 1 <= item.n <= req.known - req.computed and not req.in_flight and req in self.running
@@ -145,15 +145,14 @@ class Engine:
         tokens = sum(i.n for i in items)
         share = self.costs.layers_time(items) / pp
         head = self.costs.device_time(items) - self.costs.layers_time(items)
-        clock = now
+        ready = now
         for s in range(pp):
-            stage = share + (head if s == pp - 1 else t.send + t.send_per_token * tokens)
-            stage = max(stage, t.launch / pp)
+            stage = max(share + (head if s == pp - 1 else 0.0), t.launch / pp)
             if s == 0:
                 stage += t.cpu + t.cpu_per_seq * len(items)
-            clock = max(clock, self.stage_free[s]) + stage
-            self.stage_free[s] = clock
-        return clock
+            self.stage_free[s] = max(ready, self.stage_free[s]) + stage
+            ready = self.stage_free[s] + t.send + t.send_per_token * tokens
+        return self.stage_free[-1]
 
     def complete(self, now):
         """Carry out the effects of the step that ends now. Returns the requests it finished."""

@@ -9,9 +9,9 @@ import pytest
 
 from rota.errors import InputError
 from rota.results.slo import SLO
-from rota.studies.capacity import at_rate, bracket, capacity, own_rate
+from rota.studies.capacity import bracket, capacity
 from rota.studies.replicate import Interrupted
-from tests.studies.servers import STEP, OneAtATime, SteadyServer, random_trace, steady_trace
+from tests.studies.servers import STEP, OneAtATime, SteadyServer, steady_trace
 
 SERVICE = 50 * STEP
 
@@ -66,17 +66,6 @@ def test_bracket_ignores_a_lucky_rate_above_a_failing_one() -> None:
     assert bracket(trail) == (1.5, 2.0)
 
 
-@pytest.mark.parametrize("rate", [0.1, 3.0, 50.0])
-def test_at_rate_keeps_pattern_and_lengths(rate: float) -> None:
-    trace = random_trace(5)
-    changed = at_rate(trace, rate)
-    assert own_rate(changed) == pytest.approx(rate)
-    gaps, was = np.diff(changed.arrival), np.diff(trace.arrival)
-    np.testing.assert_allclose(gaps / gaps.mean(), was / was.mean())
-    np.testing.assert_array_equal(changed.prompt, trace.prompt)
-    assert changed.arrival[0] == trace.arrival[0]
-
-
 def test_interrupt_keeps_finished_policies() -> None:
     def stop(done: int, total: int, label: str) -> None:
         raise KeyboardInterrupt
@@ -103,5 +92,5 @@ def test_options_that_make_no_sense(options: dict[str, float], message: str) -> 
 
 def test_a_trace_without_time_has_no_rate() -> None:
     trace = steady_trace(4).with_columns(arrival=np.zeros(4))
-    with pytest.raises(InputError, match="no rate can be set"):
+    with pytest.raises(InputError, match="there is no rate to change"):
         capacity(trace, SteadyServer(), [OneAtATime()], SLO.parse("ttft=1"))

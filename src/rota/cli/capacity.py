@@ -58,7 +58,7 @@ def capacity(
     from rota.studies.replicate import Interrupted
 
     deployment = setup.deployment()
-    trace = setup.source()
+    trace = setup.source(seeds)
     try:
         with ProgressBars(quiet=json) as bars:
             bar = bars.task(f"capacity of {len(names)} policies")

@@ -90,7 +90,7 @@ def study(
     for text in sweep or ():
         split_policies([point.policy for point in read_sweep(text)])
     deployment = setup.deployment()
-    trace = setup.source()
+    trace = setup.source(seeds)
     found: Comparison | None = None
     try:
         with ProgressBars(quiet=quiet) as bars:

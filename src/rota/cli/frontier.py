@@ -6,10 +6,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rota.cli.options import Jobs, Json, Setup, check_outputs, cores, objective, print_json, split_policies, takes
+from rota.cli.options import (
+    Figure,
+    Jobs,
+    Json,
+    Setup,
+    check_outputs,
+    cores,
+    objective,
+    print_json,
+    print_rows,
+    split_policies,
+    takes,
+)
 
 if TYPE_CHECKING:
     from rota.studies.frontier import Frontier
+
+#: Figures shown beside the two axes.
+_ALSO = ("ttft_p50", "output_throughput", "goodput")
 
 
 def register(app: typer.Typer) -> None:
@@ -61,7 +76,7 @@ def frontier(
         with ProgressBars(quiet=json) as bars:
             bar = bars.task("frontier")
             found = run(
-                setup.source(), setup.deployment(), sweep, replicas=setup.replicas, router=setup.router, seed=setup.seed,
+                setup.source(1), setup.deployment(), sweep, replicas=setup.replicas, router=setup.router, seed=setup.seed,
                 slo=objective(slo), axes=(both[0], both[1]), jobs=cores(jobs),
                 progress=lambda done, total, label: bar(done, total),
             )  # fmt: skip
@@ -80,27 +95,19 @@ def _show(found: Frontier, json: bool) -> None:
     if json:
         print_json({"axes": found.axes, "incomplete": found.incomplete, "rows": found.rows})
         return
-    from rich.console import Console
-    from rich.table import Table
-
     from rota.results.metrics import describe, shown
 
-    console = Console()
     if found.incomplete:
-        console.print(f"INCOMPLETE: {found.incomplete}", style="bold red", highlight=False)
-    table = Table(
-        box=None, padding=(0, 1), pad_edge=False, caption="* no other setting is better on both", caption_justify="left"
+        typer.echo(f"INCOMPLETE: {found.incomplete}")
+    columns = [c for c in dict.fromkeys((*found.axes, *_ALSO)) if any(_known(row[c]) for row in found.rows)]
+    print_rows(
+        [
+            {"setting": f"{'*' if row['pareto'] else ' '} {row['setting']}"}
+            | {f"{describe(c).label} {describe(c).unit}": Figure(shown(c, float(str(row[c])), unit=False)) for c in columns}
+            for row in found.rows
+        ]
     )
-    columns = list(dict.fromkeys((*found.axes, "ttft_p50", "e2e_p50", "request_throughput", "output_throughput", "goodput")))
-    columns = [c for c in columns if any(_known(row[c]) for row in found.rows)]
-    table.add_column("setting", no_wrap=True)
-    for name in columns:
-        table.add_column(f"{describe(name).label}\n{describe(name).unit}", justify="right", no_wrap=True)
-    for row in found.rows:
-        mark = "*" if row["pareto"] else " "
-        figures = [shown(name, float(str(row[name])), unit=False) for name in columns]
-        table.add_row(f"{mark} {row['setting']}", *figures, style="bold green" if row["pareto"] else "")
-    console.print(table)
+    typer.echo("* no other setting is better on both axes")
 
 
 def _known(value: object) -> bool:

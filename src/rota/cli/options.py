@@ -58,6 +58,11 @@ class Workload:
         _option("--drop-invalid", panel=_TRACE, help="Leave out rows that make no sense (zero lengths) instead of stopping."),
     ] = False
 
+    arrivals: Annotated[
+        str | None,
+        _option("--arrivals", panel=_TRACE, help="poisson: replace the arrivals by a Poisson process of the same rate."),
+    ] = None
+
     def check(self) -> None:
         """Find contradictions before anything is read."""
         if self.rate is not None and self.scale is not None:
@@ -77,12 +82,20 @@ class Workload:
         self.check()
         return load_trace(
             self.trace, rate=self.rate, scale=self.scale, limit=self.limit, seed=self.seed if seed is None else seed,
-            sort=self.sort, drop_invalid=self.drop_invalid,
+            sort=self.sort, drop_invalid=self.drop_invalid, arrivals=self.arrivals,
         )  # fmt: skip
 
-    def source(self) -> TraceSource:
-        """A recorded trace as it is; for a generated one, the function that draws it."""
-        return self.load() if Path(self.trace).exists() else self.load
+    def source(self, seeds: int = 2) -> TraceSource:
+        """What studies with so many replications ask for traces: a recorded one as it is, or the function that draws one."""
+        if not Path(self.trace).exists():
+            return self.load
+        first = self.load()
+        if seeds < 2:
+            return first
+        # a file of lengths, or of a fit, gives other arrivals for another seed
+        other = self.load(self.seed + 1)
+        recorded = len(first) == len(other) and bool((first.arrival == other.arrival).all())
+        return first if recorded else self.load
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,13 +292,17 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
+class Figure(str):
+    """Text that stands for a number, and is aligned as one."""
+
+
 def print_rows(rows: Sequence[Mapping[str, object]]) -> None:
     """Print dictionaries as an aligned table, numbers to the right; wider than the terminal rather than cut."""
     names = list(dict.fromkeys(key for row in rows for key in row))
     cells = [[_cell(row.get(name)) for name in names] for row in rows]
     heads = [name.replace("_", " ") for name in names]
     widths = [max(len(line[i]) for line in (heads, *cells)) for i in range(len(names))]
-    numeric = [all(isinstance(row.get(name), int | float) for row in rows) for name in names]
+    numeric = [all(isinstance(row.get(name), int | float | Figure) for row in rows) for name in names]
     for line in (heads, *cells):
         parts = [
             text.rjust(width) if right else text.ljust(width) for text, width, right in zip(line, widths, numeric, strict=True)

@@ -5,8 +5,8 @@ writes its plan into `out`; it must not write anywhere else. `TwinPolicy` is the
 
 Sequences are rows of `seq`; lists are threaded through it (NEXT): the waiting queue from ``ctl[WAIT_HEAD]``, the running list, in
 admission order, from ``ctl[RUN_HEAD]``; the unfinished prompts (PNEXT), in admission order, from ``ctl[PRE_HEAD]``. -1 ends a list.
-KNOWN, COMPUTED and BLOCKS of decoding rows are up to date only when ``ctl[FREE] - ctl[DECODE_NEED] <= 1`` or fewer (memory is short), or
-on request from Python; the engine sees to it.
+KNOWN, COMPUTED and BLOCKS of decoding rows are up to date only where the next step could be short of blocks: when ``ctl[FREE] -
+ctl[DECODE_NEED]`` is at most 1 plus, if there are unfinished prompts, the blocks that they could take in a step. The engine sees to it.
 """
 
 from __future__ import annotations

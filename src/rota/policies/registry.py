@@ -1,119 +1,157 @@
-"""Policies by name. Other packages add theirs through the entry-point group ``rota.policies`` (name -> class)."""
+"""Policies by name. Other packages add theirs through the entry point group ``rota.policies`` (name = "module:factory")."""
 
 from __future__ import annotations
 
 import difflib
 import inspect
+import types
+import typing
+from collections.abc import Callable
 from functools import cache
-from importlib.metadata import entry_points
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from rota.contracts.serving import BatchPolicy
 from rota.errors import InputError
 
-#: name -> (module, class, title)
-_BUILT_IN = {
-    "static": ("rota.policies.batching.static", "Static", "Static batching (FasterTransformer)"),
-    "orca": ("rota.policies.batching.orca", "Orca", "Orca, reserving the longest output"),
-    "orca-paged": ("rota.policies.batching.orca", "OrcaPaged", "Orca over paged memory"),
-    "vllm-v0": ("rota.policies.batching.vllm_v0", "VllmV0", "vLLM v0: prefill first"),
-    "vllm-v1": ("rota.policies.batching.vllm_v1", "VllmV1", "vLLM v1: unified token budget, prefix cache"),
-    "sarathi": ("rota.policies.batching.sarathi", "Sarathi", "Sarathi-Serve: chunked prefill, stall-free"),
-    "sarathi-dynamic": ("rota.policies.batching.sarathi", "SarathiDynamic", "Sarathi-Serve with dynamic chunks"),
-    "layered": ("rota.policies.batching.layered", "Layered", "Layered prefill: groups of layers, not chunks"),
+#: Where each policy lives; modules are loaded when first needed.
+BUILT_IN = {
+    "static": "rota.policies.batching.static:Static",
+    "orca": "rota.policies.batching.orca:OrcaReserve",
+    "orca-paged": "rota.policies.batching.orca:OrcaPaged",
+    "vllm-v0": "rota.policies.batching.vllm_v0:VllmV0",
+    "vllm-v1": "rota.policies.batching.vllm_v1:VllmV1",
+    "sarathi": "rota.policies.batching.sarathi:Sarathi",
+    "sarathi-dynamic": "rota.policies.batching.sarathi_dynamic:SarathiDynamic",
+    "layered": "rota.policies.batching.layered:Layered",
 }
-
-
-@cache
-def _added() -> dict[str, Any]:
-    return {point.name: point for point in entry_points(group="rota.policies")}
+GROUP = "rota.policies"
+_WORDS: dict[str, object] = {"true": True, "false": False, "none": None}
 
 
 def policy_names() -> list[str]:
-    """Names of all policies, built in and added."""
-    return [*_BUILT_IN, *sorted(set(_added()) - set(_BUILT_IN))]
+    """All names, the built-in ones first."""
+    return [*BUILT_IN, *sorted(set(_plugins()) - set(BUILT_IN))]
 
 
-def policy_class(name: str) -> type[BatchPolicy]:
-    """The class registered under `name`.
-
-    Raises
-    ------
-    InputError
-        If there is none; the message names the nearest.
-    """
-    if name in _BUILT_IN:
-        module, attribute, _ = _BUILT_IN[name]
-        found: type[BatchPolicy] = getattr(__import__(module, fromlist=[attribute]), attribute)
-        return found
-    if name in _added():
-        loaded: type[BatchPolicy] = _added()[name].load()
-        return loaded
-    near = difflib.get_close_matches(name, policy_names(), 1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise InputError(f"unknown policy {name!r}; {hint}choose from {', '.join(policy_names())}")
+def describe() -> list[dict[str, Any]]:
+    """A row for each policy: name, title, paper, options and defaults, required capabilities, whether it has a compiled twin."""
+    rows = []
+    for name in policy_names():
+        factory = _factory(name)
+        policy = make_policy(name)
+        text = (inspect.getdoc(factory) or name).splitlines()[0]
+        rows.append({
+            "name": name, "title": getattr(factory, "title", text), "paper": getattr(factory, "paper", ""),
+            "options": {key: p.default for key, p in _options(factory).items()}, "requires": sorted(policy.requires),
+            "compiled": hasattr(factory, "twin"),
+        })  # fmt: skip
+    return rows
 
 
-def make_policy(name: str, **options: Any) -> BatchPolicy:
-    """A new policy.
+def make_policy(name: str, **options: object) -> BatchPolicy:
+    """A policy by name.
 
     Parameters
     ----------
     name : str
-        One of `policy_names`.
     **options
-        Its options, by vLLM's names where vLLM has them.
+        Its options; options that vLLM has bear vLLM's names.
 
     Raises
     ------
     InputError
-        Unknown name or option, or a value that makes no sense.
+        For an unknown name or option, and for values that cannot be or contradict each other. The message lists what is accepted.
     """
-    made = policy_class(name)
-    known = policy_options(name)
-    for option in options:
-        if option not in known:
-            raise InputError(f"{name} has no option {option!r}; it takes {', '.join(f'{k} (default {v})' for k, v in known.items())}")
-    return made(**options)
-
-
-def policy_options(name: str) -> dict[str, Any]:
-    """Options of a policy and their defaults."""
-    parameters = inspect.signature(policy_class(name)).parameters
-    return {p.name: p.default for p in parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    factory = _factory(name)
+    known = _options(factory)
+    for key in options:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise InputError(f"policy {name} has no option {key!r}{hint}; {_accepts(name, known)}")
+    try:
+        policy = factory(**options)
+    except InputError as error:
+        raise InputError(f"policy {name}: {error}; {_accepts(name, known)}") from None
+    if not isinstance(policy, BatchPolicy):
+        raise InputError(f"policy {name}: {_source(name)} did not return a BatchPolicy (rota.contracts.serving)")
+    return policy
 
 
 def parse_policy(text: str) -> BatchPolicy:
-    """A policy from ``"name"`` or ``"name:option=value,option=value"``; a comma or a colon parts the options."""
-    name, _, rest = text.strip().partition(":")
-    options: dict[str, Any] = {}
-    for part in filter(None, rest.replace(":", ",").split(",")):
+    """A policy from text such as ``"sarathi"`` or ``"sarathi:max_num_batched_tokens=256,max_num_seqs=64"``.
+
+    Raises
+    ------
+    InputError
+        As `make_policy`, and for text of another form.
+    """
+    name, colon, rest = text.strip().partition(":")
+    name = name.strip()
+    factory = _factory(name)
+    known = _options(factory)
+    options: dict[str, object] = {}
+    for part in rest.split(",") if colon else ():
         key, equals, value = part.partition("=")
-        if not equals:
-            raise InputError(f"policy {text!r}: write options as name=value, not {part!r}")
-        options[key.strip().replace("-", "_")] = _value(value.strip())
-    return make_policy(name.strip(), **options)
+        key, value = key.strip().replace("-", "_"), value.strip()
+        if not (key and equals and value):
+            raise InputError(f"policy {text!r}: {part!r} is not option=value; {_accepts(name, known)}")
+        if key in options:
+            raise InputError(f"policy {text!r} gives {key} twice; leave one out")
+        options[key] = _value(value, known[key]) if key in known else value
+    return make_policy(name, **options)
 
 
-def _value(text: str) -> Any:
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
+@cache
+def _plugins() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def _source(name: str) -> str:
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    plugins = _plugins()
+    if name in plugins:
+        return plugins[name].value
+    near = difflib.get_close_matches(name, policy_names(), 1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    raise InputError(f"unknown policy {name!r}{hint}; choose from {', '.join(policy_names())}")
+
+
+def _factory(name: str) -> Callable[..., object]:
+    source = _source(name)
+    module, _, attribute = source.partition(":")
+    try:
+        found: Callable[..., object] = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"policy {name}: cannot load {source} ({error}); repair or uninstall the package it is in") from error
+    return found
+
+
+def _options(factory: Callable[..., object]) -> dict[str, inspect.Parameter]:
+    """Parameters that can be given by name, with evaluated annotations."""
+    parameters = inspect.signature(factory, eval_str=True).parameters
+    return {key: p for key, p in parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
+
+
+def _accepts(name: str, known: dict[str, inspect.Parameter]) -> str:
+    listed = ", ".join(key if p.default is p.empty else f"{key}={p.default}" for key, p in known.items())
+    return f"{name} accepts {listed}" if listed else f"{name} accepts no options"
+
+
+def _value(text: str, parameter: inspect.Parameter) -> object:
+    """An option's text as the type its parameter is annotated with, or as it looks if that says nothing."""
+    wanted = parameter.annotation
+    kinds = typing.get_args(wanted) if isinstance(wanted, types.UnionType) else (wanted,)
+    if str in kinds:
+        return text
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
     for kind in (int, float):
         try:
             return kind(text)
         except ValueError:
             continue
     return text
-
-
-def describe() -> list[dict[str, Any]]:
-    """One row per policy: name, title, options with defaults, required capabilities, whether it has a compiled twin."""
-    rows = []
-    for name in policy_names():
-        made = policy_class(name)
-        title = _BUILT_IN[name][2] if name in _BUILT_IN else (inspect.getdoc(made) or "").split("\n")[0]
-        rows.append({
-            "name": name, "title": title, "options": policy_options(name), "requires": sorted(make_policy(name).requires),
-            "compiled": getattr(made, "twin", None) is not None, "source": (inspect.getdoc(inspect.getmodule(made)) or "").split("\n")[0],
-        })  # fmt: skip
-    return rows

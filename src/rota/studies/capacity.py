@@ -8,8 +8,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from rota.contracts.engine import EngineSpec
 from rota.errors import InputError
 from rota.results.bands import Band, band
@@ -29,6 +27,7 @@ from rota.studies.replicate import (
     traces,
 )
 from rota.workload.trace import Trace
+from rota.workload.transform import at_rate, mean_rate
 
 if TYPE_CHECKING:
     import polars
@@ -99,28 +98,6 @@ class CapacityResult:
         return rows_frame({"policy": r.policy, "rate": p.rate, "met": p.met, **p.figures} for r in self.rows for p in r.trail)
 
 
-def at_rate(trace: Trace, rate: float) -> Trace:
-    """The trace with its independent arrivals stretched or squeezed around the first one to a mean of `rate` requests/s.
-
-    Raises
-    ------
-    InputError
-        If there are no two independent arrivals at different times, so that no rate can be set.
-    """
-    own = own_rate(trace)
-    start = float(trace.arrival[0] if trace.after is None else trace.arrival[trace.after < 0][0])
-    return trace.with_columns(arrival=np.maximum(0.0, start + (trace.arrival - start) * (own / rate)))
-
-
-def own_rate(trace: Trace) -> float:
-    """Mean rate of the independent arrivals, requests/s: their number less one, over the time from first to last."""
-    free = trace.arrival if trace.after is None else trace.arrival[trace.after < 0]
-    span = float(free[-1] - free[0]) if len(free) > 1 else 0.0
-    if span <= 0:
-        raise InputError(f"{trace.name}: requests do not arrive over time, so no rate can be set; use open arrivals")
-    return (len(free) - 1) / span
-
-
 def capacity(
     trace: TraceSource,
     deployment: HasEngine,
@@ -173,8 +150,8 @@ def capacity(
     if start is not None and not 0 < start < math.inf:
         raise InputError(f"the first rate to try must be positive, not {start:g}")
     inputs = traces(trace, seeds, seed)
-    first = start or own_rate(inputs[0])
-    own_rate(inputs[0])  # refuses a trace without a rate before any work
+    at_rate(inputs[0], 1.0)  # refuses a trace without a rate before any work
+    first = start or mean_rate(inputs[0])
     engines = engines_of(policies, deployment)
     draws = cost_draws(engines[0].tables.error, seeds, seed) if cost_error else [CostDraw()] * seeds
     searches = [

@@ -1,7 +1,7 @@
 """When requests arrive in a fitted workload: a renewal process with slow changes of its rate.
 
-Gaps between arrivals are drawn from a table of quantiles (between them on a logarithmic scale), neighbouring ones correlated, on a clock that runs with the rate profile: a
-piecewise constant rate over the recorded time, repeated beyond it.
+Gaps between arrivals are drawn from a table of quantiles (between them on a logarithmic scale), neighbouring ones correlated, on
+a clock that runs with the rate profile: a piecewise constant rate over the recorded time, repeated beyond it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How requests of a fitted workload continue earlier ones, and so which leading tokens they share.
 
-A conversation opens with a prompt; after each turn it goes on with a probability that depends on the prompt's length and on whether
-the turn was the first. The next prompt either keeps the whole previous one and grows, or keeps only part of it (a shortened
-history). All conversations begin with the same `system` runs of tokens.
+A conversation opens with a prompt; after each turn it goes on with a probability that depends on the prompt's length and on
+whether the turn was the first. The next prompt either keeps the whole previous one and grows, or keeps only part of it (a
+shortened history). All conversations begin with the same `system` runs of tokens.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rota.workload.prefix import ragged
-from rota.workload.quantiles import LEVELS, interpolate, normal_cdf
+from rota.workload.quantiles import LEVELS, interpolate, normal_cdf, significant
 from rota.workload.trace import Floats, Ints
 
 
@@ -142,21 +143,20 @@ class Conversations:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for a JSON file."""
-        return {
-            f.name: [[float(f"{x:.5g}") for x in row] for row in value] if isinstance(value, np.ndarray) and value.ndim == 2
-            else [float(f"{x:.5g}") for x in value] if isinstance(value, np.ndarray) else value
-            for f in fields(self) for value in [getattr(self, f.name)]
-        }  # fmt: skip
+        return {f.name: significant(getattr(self, f.name), 5) for f in fields(self)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Conversations:
         """The inverse of `to_dict`."""
-        given = {f.name: values[f.name] for f in fields(cls)}
-        return cls(**{name: np.array(v, np.float64) if isinstance(v, list) else v for name, v in given.items()})
+        given: dict[str, Any] = {f.name: values[f.name] for f in fields(cls)}
+        for name, value in given.items():
+            given[name] = np.array(value, np.float64) if isinstance(value, list) else value
+        return cls(**given)
 
 
-def _pick(turn: _Turn, chosen: np.typing.NDArray[np.bool_]) -> _Turn:
-    return _Turn(turn.arrival[chosen], turn.prompt[chosen], turn.output[chosen], turn.ids[np.repeat(chosen, turn.runs)], turn.runs[chosen])
+def _pick(turn: _Turn, some: NDArray[np.bool_]) -> _Turn:
+    ids = turn.ids[np.repeat(some, turn.runs)]
+    return _Turn(turn.arrival[some], turn.prompt[some], turn.output[some], ids, turn.runs[some])
 
 
 def _in_order(turns: list[_Turn], n: int) -> Drawn:
@@ -166,4 +166,5 @@ def _in_order(turns: list[_Turn], n: int) -> Drawn:
     start = (np.cumsum(runs) - runs)[order]
     row, at = ragged(runs[order])
     _, dense = np.unique(ids[start[row] + at], return_inverse=True)
-    return Drawn(arrival[order], prompt[order], output[order], dense.astype(np.int64), np.concatenate([[0], np.cumsum(runs[order])]))
+    hash_start = np.concatenate([[0], np.cumsum(runs[order])])
+    return Drawn(arrival[order], prompt[order], output[order], dense.astype(np.int64), hash_start)

@@ -1,7 +1,7 @@
 """From a recorded trace to distributions, and how far those are from it.
 
-`fit` is a pure function of the trace. What it estimates: the two lengths and their dependence, arrivals with bursts and slow changes
-of rate, and, where the trace tells which leading tokens requests share, conversations.
+`fit` is a pure function of the trace. What it estimates: the two lengths and their dependence, arrivals with bursts and slow
+changes of rate, and, where the trace tells which leading tokens requests share, conversations.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rota.errors import InputError
 from rota.workload.arrivals import Arrivals, mean_gap
 from rota.workload.conversations import Conversations
 from rota.workload.fitted import FitRow, FittedWorkload
-from rota.workload.prefix import ideal_hit_ratio, ragged, reuse
+from rota.workload.prefix import ideal_hit_ratio, reuse
 from rota.workload.quantiles import normal_scores, spread_ties, table
 from rota.workload.trace import Floats, Ints, Trace
 
@@ -26,7 +26,9 @@ MAX_STRATA, MAX_PROFILE = 16, 24
 SYSTEM_SHARE = 0.5
 
 
-def fit(trace: Trace, name: str | None = None, source: str | None = None, licence: str = "", *, errors: bool = True) -> FittedWorkload:
+def fit(
+    trace: Trace, name: str | None = None, source: str | None = None, licence: str = "", *, errors: bool = True
+) -> FittedWorkload:
     """Fit distributions to a recorded trace.
 
     Parameters
@@ -49,7 +51,7 @@ def fit(trace: Trace, name: str | None = None, source: str | None = None, licenc
     if n < MIN_REQUESTS:
         raise InputError(f"{trace.name}: {n} requests are too few to fit distributions to; give at least {MIN_REQUESTS}")
     if trace.after is not None:
-        raise InputError(f"{trace.name}: some requests follow others (column after), so arrivals cannot be fitted; use the generator instead")
+        raise InputError(f"{trace.name}: requests that follow others (column after) cannot be fitted; use the generator instead")
     if not trace.arrival[-1] > trace.arrival[0]:
         raise InputError(f"{trace.name}: all requests arrive at once, so arrivals cannot be fitted; set a rate when loading it")
     strata = _strata(trace.prompt)
@@ -113,7 +115,7 @@ def _arrivals(arrival: Floats, opening: NDArray[np.bool_]) -> Arrivals:
     # So many parts that bursts alone would move the count of each by some 15%: finer ones would retell the recorded bursts.
     k = int(np.clip(n / (50 * cv2), 1, MAX_PROFILE))
     counts = np.histogram(free, k, (0.0, duration))[0]
-    found = Arrivals(rate=(n - 1) / duration, duration=duration, profile=counts / counts.mean(), gaps=np.ones(1), correlation=0.0, tick=tick)
+    found = Arrivals((n - 1) / duration, duration, profile=counts / counts.mean(), gaps=np.ones(1), correlation=0.0, tick=tick)
     gaps = np.diff(found.clock(free))
     gaps /= gaps.mean()
     quantiles = np.maximum(table(gaps), 1e-6)
@@ -123,7 +125,8 @@ def _arrivals(arrival: Floats, opening: NDArray[np.bool_]) -> Arrivals:
 
 def _parents(trace: Trace) -> tuple[Ints, Ints, int]:
     """The request that each one continues (-1 for none), the runs it shares with it, and the runs that all share."""
-    assert trace.hash_ids is not None and trace.hash_start is not None
+    assert trace.hash_ids is not None
+    assert trace.hash_start is not None
     n, system = len(trace), 0
     length = np.diff(trace.hash_start)
     while True:
@@ -176,7 +179,8 @@ def _growth(found: Floats, pooled: Floats) -> Floats:
 def _weights(trace: Trace, pause: Floats) -> Ints:
     """How often to count a pause: long ones are seen only where the record goes on for long enough."""
     span = trace.arrival[-1] - trace.arrival[0]
-    return np.rint(10 * np.minimum(10.0, span / np.maximum(span - pause, 1e-9))).astype(np.int64)
+    weight: Ints = np.rint(10 * np.minimum(10.0, span / np.maximum(span - pause, 1e-9))).astype(np.int64)
+    return weight
 
 
 def _continues(trace: Trace, parent: Ints, pause: Floats, place: Ints, k: int) -> Floats:
@@ -243,10 +247,10 @@ def fit_error(fitted: FittedWorkload, real: Trace, draws: int = 8) -> list[FitRo
     return rows
 
 
-def _sample(trace: Trace, quantity: str) -> NDArray[np.generic]:
+def _sample(trace: Trace, quantity: str) -> Floats:
     if quantity == "gap":
         return np.diff(trace.arrival)
-    return trace.prompt if quantity == "prompt" else trace.output
+    return (trace.prompt if quantity == "prompt" else trace.output).astype(np.float64)
 
 
 def rank_correlation(trace: Trace) -> float:

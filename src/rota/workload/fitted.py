@@ -1,7 +1,7 @@
-"""A workload as fitted distributions: a few hundred numbers that stand for a recorded trace, from which any number of requests is drawn.
+"""A workload as fitted distributions: some hundred numbers that stand for a recorded trace and yield any number of requests.
 
-Lengths: a table of prompt quantiles, and one of output quantiles for each stratum of prompt lengths, so that the dependence between
-the two may have any shape. Arrivals: `rota.workload.arrivals`. Shared prefixes: `rota.workload.conversations`.
+Lengths: a table of prompt quantiles, and one of output quantiles for each stratum of prompt lengths, so that the dependence
+between the two may have any shape. Arrivals: `rota.workload.arrivals`. Shared prefixes: `rota.workload.conversations`.
 Fitting is in `rota.workload.fit`.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from rota.errors import InputError
 from rota.workload.arrivals import Arrivals
 from rota.workload.conversations import Conversations
-from rota.workload.quantiles import LEVELS, interpolate
+from rota.workload.quantiles import LEVELS, interpolate, significant
 from rota.workload.trace import Floats, Ints, Trace
 
 FORMAT = "rota-workload-1"
@@ -25,8 +25,8 @@ FORMAT = "rota-workload-1"
 class FitRow(NamedTuple):
     """One line of a fit's error: a statistic of the recorded trace and of what is drawn from the fit.
 
-    For a KS distance `real` and `fitted` are NaN and `error` is the distance; else `error` is relative to `real`, or, where `real` is
-    a share or a correlation, the difference.
+    For a KS distance `real` and `fitted` are NaN and `error` is the distance; else `error` is relative to `real`, or, where
+    `real` is a share, a correlation or a variation, the difference.
     """
 
     quantity: str
@@ -128,9 +128,9 @@ class FittedWorkload:
             "source": self.source,
             "licence": self.licence,
             "requests": self.requests,
-            "prompt": rounded(self.prompt, 1),
-            "strata": rounded(self.strata, 1),
-            "output": rounded(self.output, 1),
+            "prompt": significant(self.prompt, 6),
+            "strata": significant(self.strata, 6),
+            "output": significant(self.output, 5),
             "arrivals": self.arrivals.to_dict(),
             "conversations": self.conversations.to_dict() if self.conversations else None,
             "errors": [[r.quantity, r.statistic, *(_number(x) for x in r[2:])] for r in self.errors],
@@ -179,23 +179,15 @@ class FittedWorkload:
                 raise InputError(f"{where}: {name} has shape {values.shape}, expected {shape}; fit the workload again")
             if not np.all(np.isfinite(values)) or (shape[-1] == len(LEVELS) and np.any(np.diff(values) < 0)):
                 raise InputError(f"{where}: quantiles of {name} must be finite and rising; fit the workload again")
-        profile = self.arrivals.profile
-        if not np.all(self.arrivals.gaps > 0):
-            raise InputError(f"{where}: arrivals gaps must be positive; fit the workload again")
-        if self.requests < 1 or not self.arrivals.duration > 0 or profile.ndim != 1 or np.any(profile < 0) or not profile.sum() > 0:
-            raise InputError(f"{where}: requests, duration and the rate profile must be positive; fit the workload again")
+        times = self.arrivals
+        positive = min(self.requests, times.duration, times.rate, times.gaps.min(), times.profile.sum()) > 0
+        if not positive or times.profile.ndim != 1 or times.profile.min() < 0 or times.tick < 0 or not abs(times.correlation) < 1:
+            raise InputError(f"{where}: requests, duration, rate, profile and gaps must be positive; fit the workload again")
 
 
 def whole(values: Floats) -> Ints:
     """Token counts: whole and at least 1."""
     return np.maximum(1, np.rint(values)).astype(np.int64)
-
-
-def rounded(values: Floats, digits: int) -> list[Any]:
-    """Nested lists with whole numbers written as such."""
-    if values.ndim > 1:
-        return [rounded(row, digits) for row in values]
-    return [int(x) if x == int(x) else x for x in np.round(values, digits).tolist()]
 
 
 def _number(x: float) -> float | None:

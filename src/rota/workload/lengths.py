@@ -1,6 +1,6 @@
 """How long prompts and outputs are: spreads of one quantity, and joint distributions of the two lengths of a request.
 
-A `Spread` also describes think times and tool times. Anything with `draw(rng, n) -> (prompt, output)` is a distribution of lengths.
+A `Spread` also describes think and tool times. Anything with `draw(rng, n) -> (prompt, output)` is a distribution of lengths.
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ class Spread:
             if math.isfinite(b) and 0 <= a <= b and (kind != "lognormal" or a > 0):
                 return cls(kind, a, b)
             break
-        raise InputError(f"{text!r} is not a quantity; write 1000 (fixed), 500..2000 (uniform) or 1730/5696 (log-normal: median/90th percentile)")
+        raise InputError(
+            f"{text!r} is not a quantity; write 1000 (fixed), 500..2000 (uniform) or 1730/5696 (log-normal: p50/p90)"
+        )
 
     @property
     def sigma(self) -> float:
@@ -101,7 +103,7 @@ class Lengths(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Independent:
-    """Prompt and output drawn apart; requests longer than `max_total` tokens in all are drawn again, as filtered data sets have none.
+    """Prompt and output drawn apart; requests above `max_total` tokens are drawn again, as filtered data sets have none.
 
     Parameters
     ----------
@@ -130,7 +132,7 @@ class Independent:
                     break
                 prompt[long], output[long] = self.prompt.tokens(rng, len(long)), self.output.tokens(rng, len(long))
             else:
-                raise InputError(f"hardly any request fits into max_total={self.max_total} tokens; raise it, or shorten prompt and output")
+                raise InputError(f"hardly any request fits into max_total={self.max_total} tokens; raise it, or shorten requests")
         return prompt, output
 
 

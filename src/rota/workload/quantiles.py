@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ _PHI = np.array([0.5 * math.erfc(-z / math.sqrt(2)) for z in _Z])
 
 def table(sample: NDArray[np.generic]) -> Floats:
     """Quantiles of a sample at `LEVELS`."""
-    return np.quantile(np.asarray(sample, np.float64), LEVELS)
+    return np.asarray(np.quantile(np.asarray(sample, np.float64), LEVELS))
 
 
 def interpolate(tables: Floats, which: Ints | int, u: Floats) -> Floats:
@@ -31,12 +32,12 @@ def interpolate(tables: Floats, which: Ints | int, u: Floats) -> Floats:
 
 def normal_cdf(z: Floats) -> Floats:
     """Standard normal distribution function, to 1e-6."""
-    return np.interp(z, _Z, _PHI)
+    return np.asarray(np.interp(z, _Z, _PHI))
 
 
 def normal_scores(sample: NDArray[np.generic]) -> Floats:
     """What the sample would be if it were standard normal: quantiles of its ranks."""
-    return np.interp((ranks(sample) + 0.5) / len(sample), _PHI, _Z)
+    return np.asarray(np.interp((ranks(sample) + 0.5) / len(sample), _PHI, _Z))
 
 
 def ranks(sample: NDArray[np.generic]) -> Ints:
@@ -54,3 +55,15 @@ def spread_ties(values: Ints) -> Floats:
     found = np.empty(len(values))
     found[order] = values[order] - 0.5 + (within + 0.5) / np.repeat(count, count)
     return found
+
+
+def significant(value: Any, digits: int) -> Any:
+    """Arrays as nested lists of numbers with so many digits, whole ones without a point; anything else as it is."""
+    if isinstance(value, np.ndarray):
+        return [significant(x, digits) for x in value] if value.ndim > 1 else [_short(float(x), digits) for x in value]
+    return _short(value, digits) if isinstance(value, float) else value
+
+
+def _short(x: float, digits: int) -> float | int:
+    x = float(f"{x:.{digits}g}")
+    return int(x) if x == int(x) else x

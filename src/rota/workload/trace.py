@@ -88,9 +88,8 @@ class Trace:
         if np.any(np.diff(free) < 0):
             row = int(np.argmax(np.diff(free) < 0)) + 1
             raise InputError(f"{self.name}: arrivals are not sorted (row {row}); sort the trace by arrival time")
-        if self.hash_ids is not None:
-            if self.hash_start is None or len(self.hash_start) != n + 1 or self.hash_block < 1:
-                raise InputError(f"{self.name}: hash_ids needs hash_start with {n + 1} entries and a positive hash_block")
+        if self.hash_ids is not None and (self.hash_start is None or len(self.hash_start) != n + 1 or self.hash_block < 1):
+            raise InputError(f"{self.name}: hash_ids needs hash_start with {n + 1} entries and a positive hash_block")
 
     def _check(self, wrong: NDArray[np.bool_], column: str, what: str) -> None:
         if wrong.any():

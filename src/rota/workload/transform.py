@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,7 @@ def head(trace: Trace, n: int) -> Trace:
         raise InputError(f"limit must be at least 1, not {n}")
     if n >= len(trace):
         return trace
-    columns = {
+    columns: dict[str, Any] = {
         name: None if (values := getattr(trace, name)) is None else values[:n]
         for name in ("arrival", "prompt", "output", "max_new", "priority", "tenant", "after", "delay")
     }

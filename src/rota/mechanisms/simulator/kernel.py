@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
+from numba import njit, types
 
 from rota.contracts.columns import (
     ARRIVED,
@@ -28,6 +28,7 @@ from rota.contracts.columns import (
     HEADROOM,
     IDLE_HITS,
     IN_FLIGHT,
+    INTS,
     KNOWN,
     LAST_TOKEN,
     MAX_SEQS,
@@ -58,6 +59,7 @@ from rota.contracts.columns import (
     RUN_TAIL,
     STAGES,
     TOTAL_BLOCKS,
+    TWIN,
     WAIT_HEAD,
     WAKE,
     WORK_SIZE,
@@ -89,6 +91,7 @@ from rota.mechanisms.simulator.decodes import (
     steps_with_memory,
     steps_within,
 )
+from rota.mechanisms.simulator.reference import state_ref_type
 from rota.mechanisms.simulator.state import (
     A_AREA,
     A_BUSY,
@@ -136,6 +139,7 @@ from rota.mechanisms.simulator.state import (
     MARK,
     N_PAUSED,
     N_REL,
+    NEXT_EVENT,
     NOW,
     OUTPUT,
     PEAK,
@@ -152,6 +156,7 @@ from rota.mechanisms.simulator.state import (
     UNTIL,
     WAIT_TAIL,
     WAKE_AT,
+    WATCH,
 )
 
 NEED_PLAN, REACHED, ALL_DONE, STUCK, LOG_FULL, PAUSED = range(6)
@@ -1060,7 +1065,9 @@ def _prepare_view(e):
     g = ctl[AVAIL]
     ctl[N_DECODE] = e.grp[g, G_N]
     ctl[DECODE_NEED] = e.bucket[g, e.grp[g, G_STEP] % ctl[BLOCK_SIZE]]
-    if ctl[FREE] - ctl[DECODE_NEED] <= 1:
+    # rows must be up to date wherever the next step could be short of blocks
+    chunks = ctl[MAX_STEP_TOKENS] // ctl[BLOCK_SIZE] + ctl[N_PREFILL] if ctl[N_PREFILL] > 0 else 0
+    if ctl[FREE] - ctl[DECODE_NEED] <= 1 + chunks:
         settle_all(e)
     if ctl[CACHING] and ctl[N_WAITING] > 0:
         refresh_reusable(e, REUSABLE_ROWS)
@@ -1068,12 +1075,18 @@ def _prepare_view(e):
 
 @njit(cache=True)
 def advance(e):
-    """Run until a plan is needed (NEED_PLAN), time reaches UNTIL (REACHED), all is done, or nothing can ever happen (STUCK)."""
+    """Run until a plan is needed (NEED_PLAN), all is done, nothing can ever happen (STUCK), or time reaches UNTIL (REACHED).
+
+    Then NEXT_EVENT says when this engine, left alone, will act again.
+    """
     ctl, flt = e.ctl, e.flt
     if ctl[STAGES] > 1:
         return _advance_pipeline(e)
     until = flt[UNTIL]
     while True:
+        flt[NEXT_EVENT] = flt[NOW]
+        if 0 < ctl[WATCH] <= ctl[N_REL]:
+            return REACHED
         if ctl[LOG_ON] and ctl[LOG_ROWS] >= e.log.shape[0] - 1:
             return LOG_FULL
         if ctl[LEFT] > 0:
@@ -1094,6 +1107,7 @@ def advance(e):
             if target == math.inf and until == math.inf:
                 return ALL_DONE
         if target >= until:
+            flt[NEXT_EVENT] = target
             return REACHED
         flt[NOW] = max(flt[NOW], target)
         ctl[FRESH_PLAN] = 0
@@ -1109,6 +1123,9 @@ def _advance_pipeline(e):
     ctl, flt = e.ctl, e.flt
     until = flt[UNTIL]
     while True:
+        flt[NEXT_EVENT] = flt[NOW]
+        if 0 < ctl[WATCH] <= ctl[N_REL]:
+            return REACHED
         if ctl[LOG_ON] and ctl[LOG_ROWS] >= e.log.shape[0] - 1:
             return LOG_FULL
         slot = _next_completion(e)
@@ -1139,6 +1156,7 @@ def _advance_pipeline(e):
             if target == math.inf and until == math.inf:
                 return ALL_DONE
         if target >= until:
+            flt[NEXT_EVENT] = target
             return REACHED
         flt[NOW] = target
         ctl[FRESH_PLAN] = 0
@@ -1156,7 +1174,7 @@ def _prefill_available(e):
     return False
 
 
-@njit(cache=True)
+@njit(types.UniTuple(types.int64, 2)(types.FunctionType(TWIN), INTS, state_ref_type), cache=True)
 def run_twin(twin, par, e):
     """`advance` and `apply` in turn with a compiled policy. (status, rule): PAUSED after BUDGET plans, so that Python can look up."""
     budget = e.ctl[BUDGET]

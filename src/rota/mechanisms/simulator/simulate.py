@@ -149,7 +149,7 @@ def _run_together(engines: list[Engine], order: np.ndarray, trace: Trace, router
         engine.set_state(engine.state._replace(rel=releases, inbox=np.zeros(total, np.int64)))
     random = np.random.default_rng(seed).integers(0, n, total)
     assigned = [0] * n
-    clocks = [np.inf] * n  # up to when each engine's state is final; an idle engine can wait for ever
+    clocks = [np.inf] * n  # when each engine, left alone, will act again
     dependent = trace.after is not None
     position = pending = routed = 0
     shown = time.perf_counter()
@@ -165,9 +165,10 @@ def _run_together(engines: list[Engine], order: np.ndarray, trace: Trace, router
                 others = min((c for i, c in enumerate(clocks) if i != slowest), default=np.inf)
                 until = max(min(arrival, others), float(np.nextafter(clocks[slowest], np.inf)))
             engine.state.ctl[st.N_REL] = pending
+            engine.state.ctl[st.WATCH] = pending + 1 if dependent else 0
             engine.run(until=until, plans=1 << 60)
             pending = int(engine.state.ctl[st.N_REL])
-            clocks[slowest] = max(until, float(engine.state.flt[st.NOW])) if _busy(engine) else np.inf
+            clocks[slowest] = float(engine.state.flt[st.NEXT_EVENT])
             continue
         if static <= released:
             sid = int(order[position])
@@ -183,19 +184,13 @@ def _run_together(engines: list[Engine], order: np.ndarray, trace: Trace, router
         ctl[st.IN_TAIL] += 1
         assigned[i] += 1
         routed += 1
-        if np.isinf(clocks[i]):
-            clocks[i] = max(arrival, float(engines[i].state.flt[st.NOW]))
+        clocks[i] = max(float(engines[i].state.flt[st.NOW]), min(clocks[i], arrival))
         if progress and time.perf_counter() - shown > 0.2:
             shown = time.perf_counter()
             progress(sum(e.done for e in engines), total)
     for engine in engines:
-        engine.state.ctl[st.N_REL] = 0
+        engine.state.ctl[st.N_REL] = engine.state.ctl[st.WATCH] = 0
         _run_to_end(engine, sum(e.done for e in engines if e is not engine), total, progress)
-
-
-def _busy(engine: Engine) -> bool:
-    ctl = engine.state.ctl
-    return bool(ctl[col.N_RUNNING] or ctl[col.N_WAITING] or ctl[st.IN_HEAD] < ctl[st.IN_TAIL])
 
 
 def _route(engines: list[Engine], router: str, count: int, random: int, assigned: list[int], when: float) -> int:

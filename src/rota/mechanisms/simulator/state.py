@@ -22,12 +22,12 @@ from rota.workload.trace import Trace
 (OUTPUT, JOIN, KEY, HEAP_AT, BUCKET, B_NEXT, B_PREV, SLOT, COMMITTED, RECOMPUTED, CACHED, CHILD, SIBLING, LEVEL, MARK, FRESH,
  REPLICA) = range(17)  # fmt: skip
 OWN_COLUMNS = 17
-# private entries of ctl, after the public ones
+# private entries of ctl, after the public ones; WATCH: stop when so many dependent requests are due (0: never)
 (IN_HEAD, IN_TAIL, WAIT_TAIL, PRE_TAIL, AVAIL, LEFT, DONE, CACHING, PEAK, EVENTS, PLANS, STEPS, LOG_ON, LOG_ROWS, BAD, SERIAL,
  COMPRESS, N_REL, TAKE_REL, N_PAUSED, GHOSTS, GHOST_CONTEXT, LAST_FINISHED, FREE_FIRST, FREE_LAST, SLOTS_FREE, LEVELS,
- SHORT_MARGIN, BUDGET, FRESH_PLAN) = range(24, 54)  # fmt: skip
+ BUDGET, FRESH_PLAN, WATCH) = range(24, 54)  # fmt: skip
 # entries of flt
-NOW, UNTIL, WAKE_AT, TL_WIDTH, LOG_START = range(5)
+NOW, UNTIL, WAKE_AT, TL_WIDTH, NEXT_EVENT = range(5)
 # entries of grp, int64 (groups, GRP): the standing set (AVAIL) and, with pipeline parallelism, the sets in flight
 G_N, G_STEP, G_CONTEXT, G_HEAP, G_STACK, G_FRESH, G_BUCKETED, G_NUMBER = range(8)
 GRP = 8

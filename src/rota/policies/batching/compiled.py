@@ -26,8 +26,11 @@ from rota.contracts.columns import (
     NEXT,
     PADDED,
     PHASE,
+    PNEXT,
+    PRE_HEAD,
     REPEAT,
     RUN_HEAD,
+    STAGES,
     TWIN,
     WAKE,
     WORK_SIZE,
@@ -81,6 +84,12 @@ def reject_only(out: Ints, sid: int) -> None:
 
 
 @njit(cache=True)
+def later(tim: Floats, a: int, b: int) -> bool:
+    """Whether `a` comes after `b` in order of arrival."""
+    return bool(tim[a, ARRIVED] > tim[b, ARRIVED] or (tim[a, ARRIVED] == tim[b, ARRIVED] and a > b))
+
+
+@njit(cache=True)
 def make_room(seq: Ints, tim: Floats, ctl: Ints, out: Ints) -> tuple[int, int]:
     """`recompute.make_room` on columns: writes the evictions into a begun plan; returns (decodes, free)."""
     order = np.empty(ctl[N_RUNNING], np.int64)
@@ -89,7 +98,7 @@ def make_room(seq: Ints, tim: Floats, ctl: Ints, out: Ints) -> tuple[int, int]:
     while sid >= 0:
         if seq[sid, FLIGHT] == 0 and (seq[sid, PHASE] == DECODE or seq[sid, PHASE] == PREFILL):
             at = end
-            while at > 0 and tim[order[at - 1], ARRIVED] > tim[sid, ARRIVED]:
+            while at > 0 and later(tim, order[at - 1], sid):
                 order[at] = order[at - 1]
                 at -= 1
             order[at] = sid
@@ -125,7 +134,28 @@ def make_room(seq: Ints, tim: Floats, ctl: Ints, out: Ints) -> tuple[int, int]:
 @njit(cache=True)
 def is_evicted(out: Ints, sid: int) -> bool:
     """Whether the plan evicts a sequence."""
+    found = False
     for i in range(out[N_EVICT]):
-        if out[HEADER + i] == sid:
-            return True
-    return False
+        found = found or out[HEADER + i] == sid
+    return found
+
+
+@njit(cache=True)
+def next_prefill(seq: Ints, tim: Floats, ctl: Ints, previous: int) -> int:
+    """The unfinished prompt, not in flight, that comes after `previous` (-1: the first) in order of arrival, or -1.
+
+    That is the order of admission, unless pipeline stages let a sequence be evicted ahead of later ones in flight.
+    """
+    sid: int = ctl[PRE_HEAD]
+    if ctl[STAGES] == 1:
+        if previous >= 0:
+            sid = seq[previous, PNEXT]
+        while sid >= 0 and seq[sid, FLIGHT] != 0:
+            sid = seq[sid, PNEXT]
+        return sid
+    best = -1
+    while sid >= 0:
+        if seq[sid, FLIGHT] == 0 and (previous < 0 or later(tim, sid, previous)) and (best < 0 or later(tim, best, sid)):
+            best = sid
+        sid = seq[sid, PNEXT]
+    return best

@@ -1,7 +1,7 @@
 """Orca: iteration-level scheduling and selective batching. New prompts run whole, in the same step as the decodes of all others.
 
-Two forms: the original, which reserves room for the longest possible output at admission, so that nobody is ever evicted; and one on
-paged memory, which grows block by block and evicts by recompute. The second differs from Sarathi-Serve in nothing but the chunks.
+Two forms: the original, which reserves room for the longest possible output at admission, so that nobody is ever evicted; and one
+on paged memory, which grows block by block and evicts by recompute. The second differs from Sarathi-Serve in nothing but chunks.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Making room for decodes by recompute: the loop that Sarathi-Serve, vLLM v0 and paged Orca share.
+"""Making room for decodes by recompute: the loop that Sarathi-Serve, vLLM v0, paged Orca and layered prefill share.
 
-Decodes are served in order of arrival. Each wants one block free before its turn, whether or not it needs one; as long as there is
-none, the latest arrival of those behind it is evicted, be it in decode or half-way through its prompt.
+Decodes are served in order of arrival. Each wants one block free before its turn, whether or not it needs one; as long as there
+is none, the latest arrival of those behind it is evicted, be it in decode or half-way through its prompt; in the end itself.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from rota.contracts.serving import DECODE, EngineView, SeqView
 
 
-def by_arrival(seq: SeqView) -> float:
-    """Sort key; on a tie the order of admission stays."""
-    return seq.arrival
+def by_arrival(seq: SeqView) -> tuple[float, int]:
+    """Sort key."""
+    return seq.arrival, seq.sid
 
 
 def make_room(view: EngineView) -> tuple[tuple[int, ...], int, int]:

@@ -1,15 +1,13 @@
-"""Sarathi-Serve: stall-free batching. Every step serves all decodes and fills the rest of a token budget with chunks of prompts."""
+"""Sarathi-Serve: stall-free batching. A step serves all decodes and fills the rest of a token budget with chunks of prompts."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from rota.contracts.columns import (
-    ARRIVED,
     BLOCK_SIZE,
     COMPUTED,
     DECODE_NEED,
-    FLIGHT,
     FREE,
     HEADER,
     KNOWN,
@@ -20,16 +18,12 @@ from rota.contracts.columns import (
     N_WAITING,
     N_WORK,
     NEXT,
-    PNEXT,
-    PRE_HEAD,
     REPEAT,
-    STAGES,
     WAIT_HEAD,
     WAKE,
     Twin,
 )
-from rota.contracts.serving import ALWAYS, ARRIVAL, FINISH, EngineView, Limits, SeqView, StepPlan, Work
-from rota.errors import InputError
+from rota.contracts.serving import ALWAYS, ARRIVAL, FINISH, EngineView, Limits, StepPlan, Work
 from rota.policies.batching.compiled import (
     Floats,
     Ints,
@@ -37,6 +31,7 @@ from rota.policies.batching.compiled import (
     compile_twin,
     is_evicted,
     make_room,
+    next_prefill,
     put_work,
     reject_only,
 )
@@ -48,8 +43,8 @@ from rota.policies.batching.recompute import make_room as make_room_view
 class Sarathi(Batching):
     """Chunked prefill beside decodes under one token budget.
 
-    Decodes count against the budget first. Memory for the whole prompt is taken at admission although only a chunk runs. Nothing is admitted
-    in a step that evicts: the queue's head is then the evicted one, and the watermark would refuse it.
+    Decodes count against the budget first. Memory for the whole prompt is taken at admission although only a chunk runs. Nothing
+    is admitted in a step that evicts: the queue's head is then the evicted one, and the watermark would refuse it.
 
     Parameters
     ----------
@@ -92,12 +87,12 @@ class Sarathi(Batching):
         if view.n_prefill:
             prefills = view.prefills if self.limits.pp == 1 else sorted(view.prefills, key=by_arrival)
             for seq in prefills:
+                if tokens == budget:
+                    break
                 if evicted and seq.sid in evicted:
                     continue
                 left = seq.n_known - seq.n_computed
                 n = min(left, budget - tokens)
-                if n == 0:
-                    break
                 work.append(Work(seq.sid, n))
                 tokens += n
         seats = self.max_seqs - view.n_running
@@ -123,7 +118,7 @@ class Sarathi(Batching):
         if not work:
             return self._until_arrival if tokens < budget and seats > 0 and not view.n_waiting else self._until_finish
         if tokens == budget and len(work) == 1:
-            return StepPlan(tuple(work), repeat=left // n, wake=FINISH, headroom=1)
+            return StepPlan(tuple(work), repeat=left // work[0].n_tokens, wake=FINISH, headroom=1)
         return StepPlan(tuple(work))
 
     def twin(self) -> tuple[Twin, Ints]:
@@ -141,13 +136,11 @@ def _plan(seq: Ints, tim: Floats, ctl: Ints, par: Ints, out: Ints) -> None:
     at = HEADER + out[N_EVICT]
     left = 0
     if ctl[N_PREFILL] > 0:
-        stop = False
-        previous = -1
-        while not stop and tokens < budget:
-            sid = _next_prefill(seq, tim, ctl, previous)
+        sid = -1
+        while tokens < budget:
+            sid = next_prefill(seq, tim, ctl, sid)
             if sid < 0:
                 break
-            previous = sid
             if not is_evicted(out, sid):
                 left = seq[sid, KNOWN] - seq[sid, COMPUTED]
                 n = min(left, budget - tokens)

@@ -1,4 +1,4 @@
-"""Static batching, as FasterTransformer serves: a batch is filled, runs until its last member has finished, and only then comes the next."""
+"""Static batching (FasterTransformer): a batch is filled and runs until its last member has finished; then comes the next."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Static(Batching):
     max_num_seqs : int
         Size of a batch.
     padded : bool
-        Whether a finished sequence keeps its row and its blocks until the whole batch has finished, as in the original; otherwise it stops
-        costing anything.
+        Whether a finished sequence keeps its row and its blocks until the whole batch has finished, as in the original; otherwise
+        it stops costing anything.
     """
 
     name = "static"

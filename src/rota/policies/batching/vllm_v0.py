@@ -34,7 +34,8 @@ class VllmV0(Batching):
     Parameters
     ----------
     max_num_batched_tokens : int or None
-        Most prompt tokens in a step; a longer prompt is rejected. None stands for the larger of 2048 and the engine's longest request.
+        Most prompt tokens in a step; a longer prompt is rejected. None stands for the larger of 2048 and the engine's longest
+        request.
     max_num_seqs : int
         Most sequences held at once.
     watermark : float
@@ -67,7 +68,7 @@ class VllmV0(Batching):
         self.longest = min(self.longest, self._budget, (limits.blocks - self._spare) * limits.block_size)
 
     def plan(self, view: EngineView) -> StepPlan:
-        """Whole prompts if the first fits; else one token for everybody, in order of arrival, evicting the latest where memory is short."""
+        """Whole prompts if the first fits; else one token for everybody, evicting the latest arrivals where memory is short."""
         seats = self.max_seqs - view.n_running
         if view.n_waiting and seats > 0:
             size = self.block_size

@@ -1,17 +1,16 @@
-"""vLLM v1: one token budget for everything, prefix caching, priorities (vLLM 0.10 V1 scheduler).
+"""vLLM v1: no phases. Each step hands out one token budget, memory is taken chunk by chunk, prompts begin behind a cached prefix.
 
-No phases: every request gets tokens until what is computed catches up with what is known. Memory is taken per chunk, so a half-done
-prompt can be evicted. Nothing is admitted in a step that evicts.
+Running sequences come first, in order, until what is computed catches up with what is known; then waiting ones.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from rota.contracts.columns import (
-    ARRIVED,
     BLOCK_SIZE,
     BLOCKS,
     COMPUTED,
@@ -38,269 +37,301 @@ from rota.contracts.columns import (
     REUSABLE,
     REUSABLE_ROWS,
     RUN_HEAD,
-    TOTAL_BLOCKS,
-    TWIN,
+    RUN_TAIL,
+    STAGES,
     WAIT_HEAD,
     WAKE,
     Twin,
 )
 from rota.contracts.serving import ALWAYS, ARRIVAL, DECODE, FINISH, EngineView, Limits, SeqView, StepPlan, Work
 from rota.errors import InputError
-from rota.policies.batching.room import put_work, reject_head, reject_head_compiled, start_plan
-from rota.policies.options import budget_covers_seats, whole
+from rota.policies.batching.compiled import (
+    Floats,
+    Ints,
+    begin_plan,
+    compile_twin,
+    is_evicted,
+    later,
+    put_work,
+    reject_only,
+)
+from rota.policies.batching.policy import Batching, flag, step_tokens, whole
+
+#: Whether the engine keeps the rows of decoding sequences up to date whenever memory is too short for the chunks of running
+#: prompts, not only for decodes. Priorities and pipeline stages make a twin look at those rows.
+ROWS_SETTLED = False
 
 
-class VllmV1:
-    """vLLM's present scheduler.
+class VllmV1(Batching):
+    """vLLM's second scheduler.
+
+    A plan that only evicts takes no time, so evictions come one by one: the next call, at the same instant, sees what the last
+    one freed, shared blocks and all. Nothing is admitted in a step that evicts.
 
     Parameters
     ----------
+    enable_prefix_caching : bool
     max_num_batched_tokens : int
         Token budget of a step.
     max_num_seqs : int
-    enable_prefix_caching : bool
+        Most sequences held at once.
     long_prefill_token_threshold : int
         Most tokens of one prompt in a step; 0 for no limit but the budget.
-    scheduling_policy : str
-        ``"fcfs"``, or ``"priority"``: by (priority, arrival), smallest first; the largest is evicted.
+    scheduling_policy : {"fcfs", "priority"}
+        Order of the queue; and who is evicted: the last admitted, or the one of the largest (priority, arrival).
     """
 
     name = "vllm-v1"
-    requires = frozenset({"chunk", "hybrid"})
+    title = "vLLM v1: one token budget for prompts and decodes, prefix cache"
+    paper = "vLLM 0.10, 2025; Kwon et al., PagedAttention, SOSP 2023"
 
-    def __init__(self, max_num_batched_tokens: int = 2048, max_num_seqs: int = 256, enable_prefix_caching: bool = True,
-                 long_prefill_token_threshold: int = 0, scheduling_policy: str = "fcfs") -> None:  # fmt: skip
-        self.max_step_tokens = whole(self.name, "max_num_batched_tokens", max_num_batched_tokens)
-        self.max_seqs = whole(self.name, "max_num_seqs", max_num_seqs)
-        budget_covers_seats(self.name, self.max_step_tokens, self.max_seqs)
-        self._threshold = whole(self.name, "long_prefill_token_threshold", long_prefill_token_threshold, 0) or 1 << 40
+    def __init__(
+        self, *, enable_prefix_caching: bool = True, max_num_batched_tokens: int = 2048, max_num_seqs: int = 256,
+        long_prefill_token_threshold: int = 0, scheduling_policy: str = "fcfs",
+    ) -> None:  # fmt: skip
+        self.max_seqs = whole("max_num_seqs", max_num_seqs)
+        self.max_step_tokens = step_tokens(max_num_batched_tokens, self.max_seqs)
+        self.prefix_caching = flag("enable_prefix_caching", enable_prefix_caching)
+        self.longest_chunk = whole("long_prefill_token_threshold", long_prefill_token_threshold, 0) or self.max_step_tokens
         if scheduling_policy not in ("fcfs", "priority"):
-            raise InputError(f"{self.name}: scheduling_policy must be fcfs or priority, not {scheduling_policy!r}")
+            raise InputError(f"scheduling_policy must be 'fcfs' or 'priority', not {scheduling_policy!r}")
         self.order = scheduling_policy
-        self.prefix_caching = bool(enable_prefix_caching)
-        extra = {"prefix_cache"} if self.prefix_caching else set()
-        self.requires = VllmV1.requires | extra | ({"priority"} if scheduling_policy == "priority" else set())
+        wants = {"chunk", "hybrid", "pause"}
+        wants |= {"prefix_cache"} if self.prefix_caching else set()
+        wants |= {"priority"} if self.order == "priority" else set()
+        self.requires = frozenset(wants)
 
     def start(self, limits: Limits) -> None:
-        self._size = limits.block_size
-        self._blocks = limits.blocks
+        """Take over an engine's limits."""
+        super().start(limits)
+        self.pp = limits.pp
+        self._evicting = False
 
     def plan(self, view: EngineView) -> StepPlan:
+        """Decodes and unfinished prompts, evicting where memory is short; then, if nobody was evicted, new prompts."""
+        evicted, self._evicting = self._evicting, False
+        size = self.block_size
         budget = self.max_step_tokens - view.n_decode
         free = view.free_blocks - view.decode_need
-        size = self._size
         work: list[Work] = []
         left = 0
         if view.n_prefill:
             for seq in view.prefills:
-                left = seq.n_known - seq.n_computed
-                tokens = min(left, self._threshold, budget)
-                if tokens <= 0:
-                    continue
-                free -= max(0, -(-(seq.n_computed + tokens) // size) - seq.kv_blocks)
-                work.append(Work(seq.sid, tokens))
-                budget -= tokens
-        if free < 0:
-            return self._evict(view)
-        running = view.n_running
-        stopped = False
-        if budget > 0 and view.n_waiting and running < self.max_seqs:
+                if budget <= 0:
+                    break
+                done = seq.n_computed
+                left = seq.n_known - done
+                n = min(left, self.longest_chunk, budget)
+                free -= max(0, -(-(done + n) // size) - seq.kv_blocks)
+                budget -= n
+                work.append(Work(seq.sid, n))
+        if free < 0 or (budget == 0 and work and self.pp > 1):
+            return self._in_order(view)
+        seats = self.max_seqs - view.n_running
+        waits = view.n_waiting
+        full = False
+        if waits and not evicted and budget > 0 and seats > 0:
             ledger = view.ledger() if self.prefix_caching else None
             for seq in view.waiting:
                 known = seq.n_known
-                if -(-known // size) > self._blocks:
-                    return StepPlan(tuple(work)) if work else reject_head(view, self._blocks)
-                if running >= self.max_seqs:
-                    break
+                if known > self.longest:
+                    return StepPlan(decode=False, reject=(seq.sid,))
                 hit = seq.n_reusable if ledger else 0
-                tokens = min(known - hit, self._threshold, budget)
-                blocks = ledger.need(seq.sid, hit + tokens) if ledger else -(-tokens // size)
-                if blocks > free:
-                    stopped = True
+                n = min(known - hit, self.longest_chunk, budget)
+                need = ledger.need(seq.sid, hit + n) if ledger else -(-n // size)
+                if need > free:
+                    full = True
                     break
+                free -= need
                 left = known - hit
-                work.append(Work(seq.sid, tokens))
-                budget -= tokens
-                free -= blocks
-                running += 1
-                if budget <= 0:
+                budget -= n
+                work.append(Work(seq.sid, n))
+                seats -= 1
+                waits -= 1
+                if budget == 0 or seats == 0:
                     break
-        if work:
-            if budget <= 0 and len(work) == 1:
-                return StepPlan((work[0],), True, (), (), (), False, max(1, left // work[0].n_tokens), FINISH, 0)
+        if len(work) > 1 or (evicted and waits) or (full and self.prefix_caching):
+            # a blocked head may yet gain cached blocks from those that run, so with a prefix cache each step looks at it
             return StepPlan(tuple(work))
-        if stopped and self.prefix_caching:
-            return StepPlan()  # what the head could reuse, and so needs, may change with every block taken
         wake = FINISH
-        if running < self.max_seqs and budget > 0 and (view.n_waiting == 0 or self.order == "priority"):
-            wake = ARRIVAL | (FINISH if view.n_waiting else 0)
-        return StepPlan((), True, (), (), (), False, ALWAYS, wake, 0)
+        if (full and self.order == "priority") or (budget > 0 and seats > 0 and not waits):
+            wake = ARRIVAL | FINISH if work or full else ARRIVAL
+        return StepPlan(tuple(work), repeat=left // work[0].n_tokens if work else ALWAYS, wake=wake)
 
-    def _evict(self, view: EngineView) -> StepPlan:
-        """Memory is short: give blocks in the order of admission, evicting from the other end (or the least urgent)."""
-        ledger = view.ledger()
-        budget = self.max_step_tokens
-        alive = {seq.sid: seq for seq in view.running}
-        granted: dict[int, int] = {}
-        evict: list[int] = []
-        for seq in list(alive.values()):
-            if seq.sid not in alive:
-                continue
-            left = 1 if seq.phase == DECODE else seq.n_known - seq.n_computed
-            tokens = min(left, self._threshold, budget)
-            if tokens <= 0:
-                continue
-            served = ledger.reserve(seq.sid, seq.n_computed + tokens)
-            while not served:
-                victim = self._victim(alive)
-                del alive[victim.sid]
-                ledger.evict(victim.sid)
-                evict.append(victim.sid)
-                budget += granted.pop(victim.sid, 0)
-                if victim.sid == seq.sid:
-                    break
-                served = ledger.reserve(seq.sid, seq.n_computed + tokens)
-            if not served:
-                break
-            granted[seq.sid] = tokens
-            budget -= tokens
-        work = tuple(Work(sid, n) for sid, n in granted.items() if alive[sid].phase != DECODE)
-        pause = tuple(sid for sid, seq in alive.items() if seq.phase == DECODE and sid not in granted)
-        return StepPlan(work, True, tuple(evict), (), pause)
+    def _in_order(self, view: EngineView) -> StepPlan:
+        """Serve running sequences one by one, in order of admission: memory is short, or (pipeline stages) a prompt that stands
+        before decodes may leave them no budget.
+        """
+        size = self.block_size
+        running = view.running
+        victim = running[-1] if self.order == "fcfs" else max(running, key=_urgency)
+        free, budget = view.free_blocks, self.max_step_tokens
+        work: list[Work] = []
+        pause: list[int] = []
+        for i, seq in enumerate(running):
+            done = seq.n_computed
+            n = min(seq.n_known - done, self.longest_chunk, budget)
+            need = max(0, -(-(done + n) // size) - seq.kv_blocks) if n else 0
+            if need > free:
+                if seq.sid == victim.sid and self.order == "priority":
+                    # vLLM's loop over running sequences ends here: those behind get nothing in this step
+                    pause += [other.sid for other in running[i + 1 :] if other.phase == DECODE]
+                    return StepPlan(tuple(work), evict=(seq.sid,), pause=tuple(pause))
+                self._evicting = True
+                return StepPlan(decode=False, evict=(victim.sid,))
+            free -= need
+            budget -= n
+            if seq.phase == DECODE:
+                if n == 0:
+                    pause.append(seq.sid)
+            elif n:
+                work.append(Work(seq.sid, n))
+        return StepPlan(tuple(work), pause=tuple(pause))
 
-    def _victim(self, alive: dict[int, SeqView]) -> SeqView:
-        if self.order == "priority":
-            return max(alive.values(), key=lambda s: (s.priority, s.arrival, s.sid))
-        return alive[next(reversed(alive))]
+    @property
+    def twin(self) -> Callable[[], tuple[Twin, Ints]]:
+        """`plan`, compiled: a method without arguments. Offered where the columns show all that `plan` looks at."""
+        if self.prefix_caching and self.max_seqs > REUSABLE_ROWS:
+            raise AttributeError(f"no compiled twin with a prefix cache and more than {REUSABLE_ROWS} sequences")
+        if not ROWS_SETTLED and (self.order == "priority" or getattr(self, "pp", 1) > 1):
+            raise AttributeError("no compiled twin with priorities or pipeline stages")
+        return self._twin
 
-    def twin(self) -> tuple[Twin, NDArray[np.int64]] | None:
-        """Compiled `plan`. Evictions that must tell shared blocks from own ones are left to Python: none with a prefix cache."""
-        par = [self.max_step_tokens, self.max_seqs, self._threshold, self.prefix_caching, self.order == "priority"]
-        return _twin, np.array(par, np.int64)
+    def _twin(self) -> tuple[Twin, Ints]:
+        par = [self.max_seqs, self.longest, self.max_step_tokens, self.longest_chunk, self.prefix_caching]
+        return compile_twin(_plan), np.array([*par, self.order == "priority"], np.int64)
+
+
+def _urgency(seq: SeqView) -> tuple[int, float, int]:
+    return seq.priority, seq.arrival, seq.sid
 
 
 @njit(cache=True)
-def _evict_compiled(seq, tim, ctl, par, out):
-    at = start_plan(out, 1, ARRIVAL | FINISH, 0)
-    budget, threshold, priority = par[0], par[2], par[4]
+def _evict_only(out: Ints, sid: int) -> None:
+    begin_plan(out, 0, 1, ARRIVAL | FINISH, 0)
+    out[N_EVICT] = 1
+    out[HEADER] = sid
+
+
+@njit(cache=True)
+def _victim(seq: Ints, tim: Floats, ctl: Ints, priority: int) -> int:
+    found = -1
+    sid: int = ctl[RUN_HEAD]
+    while sid >= 0:
+        if seq[sid, FLIGHT] == 0 and (
+            found < 0
+            or priority == 0
+            or seq[sid, PRIORITY] > seq[found, PRIORITY]
+            or (seq[sid, PRIORITY] == seq[found, PRIORITY] and later(tim, sid, found))
+        ):
+            found = sid
+        sid = seq[sid, NEXT]
+    return found
+
+
+@njit(cache=True)
+def _plan_in_order(seq: Ints, tim: Floats, ctl: Ints, par: Ints, out: Ints) -> None:
+    """`VllmV1._in_order`."""
+    budget, longest_chunk, priority = par[2], par[3], par[5]
+    victim = _victim(seq, tim, ctl, priority)
+    begin_plan(out, 1, 1, ARRIVAL | FINISH, 0)
     size = ctl[BLOCK_SIZE]
-    n = 0
-    order = np.empty(ctl[N_RUNNING], np.int64)
+    free = ctl[FREE]
+    tokens = np.zeros(ctl[N_RUNNING], np.int64)
+    stopped = False
+    i = 0
     sid = ctl[RUN_HEAD]
     while sid >= 0:
-        if seq[sid, FLIGHT] == 0 and seq[sid, PHASE] <= DECODE:
-            order[n] = sid
-            n += 1
+        if seq[sid, FLIGHT] == 0 and not stopped:
+            done = seq[sid, COMPUTED]
+            n = min(seq[sid, KNOWN] - done, longest_chunk, budget)
+            need = max(0, (done + n + size - 1) // size - seq[sid, BLOCKS]) if n > 0 else 0
+            if need > free:
+                if sid != victim or priority == 0:
+                    _evict_only(out, victim)
+                    return
+                out[N_EVICT] = 1
+                out[HEADER] = sid
+                stopped = True
+            else:
+                free -= need
+                budget -= n
+                tokens[i] = n
+        i += 1
         sid = seq[sid, NEXT]
-    granted = np.zeros(n, np.int64)  # tokens; -1 evicted
-    taken = np.zeros(n, np.int64)  # blocks taken for them
-    free = ctl[FREE]
-    for i in range(n):
-        sid = order[i]
-        if granted[i] < 0:
-            continue
-        left = 1 if seq[sid, PHASE] == DECODE else seq[sid, KNOWN] - seq[sid, COMPUTED]
-        tokens = min(min(left, threshold), budget)
-        if tokens <= 0:
-            continue
-        need = max(0, (seq[sid, COMPUTED] + tokens + size - 1) // size - seq[sid, BLOCKS])
-        while need > free:
-            victim = -1
-            for j in range(n):
-                if granted[j] >= 0 and (victim < 0 or not priority or _less_urgent(seq, tim, order[j], order[victim])):
-                    victim = j
-            free += seq[order[victim], BLOCKS] + taken[victim]
-            budget += granted[victim]
-            granted[victim] = -1
-            out[at] = order[victim]
-            at += 1
-            out[N_EVICT] += 1
-            if victim == i:
-                break
-        if granted[i] < 0:
-            break
-        free -= need
-        granted[i] = tokens
-        taken[i] = need
-        budget -= tokens
-    for i in range(n):
-        if granted[i] == 0 and seq[order[i], PHASE] == DECODE:
-            out[at] = order[i]
-            at += 1
-            out[N_PAUSE] += 1
-    for i in range(n):
-        if granted[i] > 0 and seq[order[i], PHASE] != DECODE:
-            at = put_work(out, at, order[i], granted[i], 0)
+    at = HEADER + out[N_EVICT]
+    for work in (False, True):
+        i = 0
+        sid = ctl[RUN_HEAD]
+        while sid >= 0:
+            if seq[sid, FLIGHT] == 0 and not is_evicted(out, sid):
+                if work and seq[sid, PHASE] != DECODE and tokens[i] > 0:
+                    at = put_work(out, at, sid, tokens[i], 0)
+                elif not work and seq[sid, PHASE] == DECODE and tokens[i] == 0:
+                    out[at] = sid
+                    out[N_PAUSE] += 1
+                    at += 1
+            i += 1
+            sid = seq[sid, NEXT]
 
 
-@njit(cache=True)
-def _less_urgent(seq, tim, a, b):
-    if seq[a, PRIORITY] != seq[b, PRIORITY]:
-        return seq[a, PRIORITY] > seq[b, PRIORITY]
-    if tim[a, ARRIVED] != tim[b, ARRIVED]:
-        return tim[a, ARRIVED] > tim[b, ARRIVED]
-    return a > b
-
-
-@njit(TWIN, cache=True)
-def _twin(seq, tim, ctl, par, out):
-    seats, threshold, caching, priority = par[1], par[2], par[3], par[4]
-    at = start_plan(out, 1, ARRIVAL | FINISH, 0)
+def _plan(seq: Ints, tim: Floats, ctl: Ints, par: Ints, out: Ints) -> None:
+    max_seqs, longest, budget, longest_chunk, caching, priority = par[0], par[1], par[2], par[3], par[4], par[5]
+    # the plan of the call before still stands in `out`: if it only evicted, this is its next round
+    evicted = out[N_EVICT] > 0 and out[DECODE_FLAG] == 0
+    begin_plan(out, 1, ALWAYS, FINISH, 0)
     size = ctl[BLOCK_SIZE]
-    budget = par[0] - ctl[N_DECODE]
+    budget -= ctl[N_DECODE]
     free = ctl[FREE] - ctl[DECODE_NEED]
+    at = HEADER
     left = 0
-    tokens = 0
     if ctl[N_PREFILL] > 0:
         sid = ctl[PRE_HEAD]
-        while sid >= 0:
+        while sid >= 0 and budget > 0:
             if seq[sid, FLIGHT] == 0:
-                left = seq[sid, KNOWN] - seq[sid, COMPUTED]
-                count = min(min(left, threshold), budget)
-                if count > 0:
-                    tokens = count
-                    free -= max(0, (seq[sid, COMPUTED] + tokens + size - 1) // size - seq[sid, BLOCKS])
-                    at = put_work(out, at, sid, tokens, 0)
-                    budget -= tokens
+                done = seq[sid, COMPUTED]
+                left = seq[sid, KNOWN] - done
+                n = min(left, longest_chunk, budget)
+                free -= max(0, (done + n + size - 1) // size - seq[sid, BLOCKS])
+                budget -= n
+                at = put_work(out, at, sid, n, 0)
             sid = seq[sid, PNEXT]
-    if free < 0:
-        _evict_compiled(seq, tim, ctl, par, out)
+    if free < 0 or (budget == 0 and out[N_WORK] > 0 and ctl[STAGES] > 1):
+        if priority == 0 and ctl[STAGES] == 1:
+            _evict_only(out, ctl[RUN_TAIL])
+        else:
+            _plan_in_order(seq, tim, ctl, par, out)
         return
-    running = ctl[N_RUNNING]
-    stopped = False
-    rows = 0
-    if budget > 0 and ctl[N_WAITING] > 0 and running < seats:
+    seats = max_seqs - ctl[N_RUNNING]
+    waits = ctl[N_WAITING]
+    full = False
+    if not evicted:
         sid = ctl[WAIT_HEAD]
-        while sid >= 0 and (rows < REUSABLE_ROWS or not caching):
+        while sid >= 0 and budget > 0 and seats > 0:
             known = seq[sid, KNOWN]
-            if (known + size - 1) // size > ctl[TOTAL_BLOCKS]:
-                if out[N_WORK] == 0:
-                    reject_head_compiled(seq, ctl, out, ctl[TOTAL_BLOCKS], 1 << 60)
+            if known > longest:
+                reject_only(out, sid)
                 return
-            if running >= seats:
-                break
             hit = seq[sid, REUSABLE] if caching else 0
-            count = min(min(known - hit, threshold), budget)
-            blocks = (hit + count + size - 1) // size - hit // size + (seq[sid, IDLE_HITS] if caching else 0)
-            if blocks > free:
-                stopped = True
+            n = min(known - hit, longest_chunk, budget)
+            need = max(0, (hit + n + size - 1) // size - hit // size)
+            if caching:
+                need += seq[sid, IDLE_HITS]
+            if need > free:
+                full = True
                 break
-            tokens = count
+            free -= need
             left = known - hit
-            at = put_work(out, at, sid, tokens, 0)
-            budget -= tokens
-            free -= blocks
-            running += 1
-            rows += 1
-            if budget <= 0:
-                break
+            budget -= n
+            at = put_work(out, at, sid, n, 0)
+            seats -= 1
+            waits -= 1
             sid = seq[sid, NEXT]
-    if out[N_WORK] > 0:
-        if budget <= 0 and out[N_WORK] == 1:
-            out[REPEAT] = max(1, left // tokens)
-            out[WAKE] = FINISH
-    elif not (stopped and caching):
-        out[REPEAT] = ALWAYS
-        out[WAKE] = FINISH
-        if running < seats and budget > 0 and (ctl[N_WAITING] == 0 or priority):
-            out[WAKE] = ARRIVAL | (FINISH if ctl[N_WAITING] > 0 else 0)
+    if out[N_WORK] > 1 or (evicted and waits > 0) or (full and caching):
+        out[REPEAT] = 1
+        out[WAKE] = ARRIVAL | FINISH
+        return
+    if out[N_WORK] == 1:
+        out[REPEAT] = left // out[HEADER + 1]
+    if (full and priority) or (budget > 0 and seats > 0 and waits == 0):
+        out[WAKE] = ARRIVAL | FINISH if out[N_WORK] > 0 or full else ARRIVAL

@@ -1,0 +1,155 @@
+"""How fast the simulator is: requests per second of every policy, in Python and compiled, and how that scales.
+
+Azure conversation lengths at 6.45 requests/s, Llama-3-8B on one A100-80G, one core, recording included. Run it with
+``python benchmarks/speed.py``; figures are medians of three runs, and ratios within one run are what to trust.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+import time
+from statistics import median
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from rota.contracts.engine import EngineSpec
+from rota.cost.deployment import Deployment
+from rota.mechanisms.simulator import simulate
+from rota.policies.registry import make_policy
+from rota.workload import load_trace
+from rota.workload.trace import Trace
+
+RATE = 6.45
+COMPILED = ("static", "orca", "orca-paged", "vllm-v0", "vllm-v1", "sarathi")
+PYTHON = (*COMPILED, "sarathi-dynamic", "layered")
+console = Console()
+
+
+def trace_of(n: int, seed: int = 0) -> Trace:
+    return load_trace("azure-conv", limit=n, rate=RATE, seed=seed)
+
+
+def speed(trace: Trace, policy: object, engine: EngineSpec, compiled: bool, runs: int = 3) -> float:
+    """Requests per second of wall time, median."""
+    simulate(trace_of(200), policy, engine, compiled=compiled)  # type: ignore[arg-type]
+    took = []
+    for _ in range(runs):
+        began = time.perf_counter()
+        simulate(trace, policy, engine, compiled=compiled)  # type: ignore[arg-type]
+        took.append(time.perf_counter() - began)
+    return len(trace) / median(took)
+
+
+def policies_table(engine: EngineSpec, n: int) -> None:
+    table = Table(title=f"Simulated requests per second ({n:,} requests)")
+    for column in ("policy", "Python", "compiled"):
+        table.add_column(column, justify="left" if column == "policy" else "right")
+    trace = trace_of(n)
+    small = Trace(**{**{k: getattr(trace, k)[: n // 10] for k in ("arrival", "prompt", "output")}, "name": "azure-conv"})
+    for name in PYTHON:
+        options = {"enable_prefix_caching": False} if name == "vllm-v1" else {}
+        policy = make_policy(name, **options)
+        python = speed(small, policy, engine, False)
+        compiled = speed(trace, policy, engine, True) if name in COMPILED else float("nan")
+        table.add_row(name, f"{python:,.0f}", f"{compiled:,.0f}" if compiled == compiled else "-")
+    console.print(table)
+
+
+def hard_cases(engine: EngineSpec, n: int) -> None:
+    table = Table(title="Compiled, where memory is short, prefixes are shared, or requests have priorities")
+    for column in ("case", "requests/s", "evictions/request", "hit rate"):
+        table.add_column(column, justify="left" if column == "case" else "right")
+    trace = trace_of(n)
+    rng = np.random.default_rng(0)
+    group = rng.integers(0, 200, n)
+    ids = np.where(np.arange(16)[None, :] < 12, group[:, None] * 100 + np.arange(16), 10**7 + np.arange(n)[:, None] * 16 + np.arange(16))
+    shared = trace.with_columns(hash_ids=ids.ravel().astype(np.int64), hash_start=np.arange(n + 1) * 16, hash_block=64)
+    urgent = trace.with_columns(priority=rng.integers(0, 4, n))
+    short = EngineSpec(tables=engine.tables, blocks=2600, block_size=16, max_len=engine.max_len)
+    cases = [
+        ("sarathi, KV for 41,600 tokens", trace, make_policy("sarathi"), short),
+        ("vllm-v0, KV for 41,600 tokens", trace, make_policy("vllm-v0"), short),
+        ("vllm-v1, KV for 41,600 tokens", trace, make_policy("vllm-v1", enable_prefix_caching=False), short),
+        ("vllm-v1, prefix cache", shared, make_policy("vllm-v1"), engine),
+        ("vllm-v1, prefix cache, KV for 41,600 tokens", shared, make_policy("vllm-v1"), short),
+        ("vllm-v1, priorities", urgent, make_policy("vllm-v1", scheduling_policy="priority", enable_prefix_caching=False), engine),
+    ]
+    for label, work, policy, spec in cases:
+        rate = speed(work, policy, spec, True)
+        run = simulate(work, policy, spec)
+        table.add_row(label, f"{rate:,.0f}", f"{run.preemptions.mean():.3f}", f"{run.cached.sum() / run.prompt.sum():.3f}")
+    console.print(table)
+
+
+def scaling(engine: EngineSpec, sizes: tuple[int, ...]) -> None:
+    table = Table(title="Microseconds per request, Sarathi compiled (and Python up to 100,000)")
+    for column in ("requests", "compiled", "Python"):
+        table.add_column(column, justify="right")
+    for n in sizes:
+        trace = trace_of(n)
+        python = 1e6 / speed(trace, make_policy("sarathi"), engine, False, 1) if n <= 100_000 else float("nan")
+        table.add_row(f"{n:,}", f"{1e6 / speed(trace, make_policy('sarathi'), engine, True):.3f}", f"{python:.1f}")
+    console.print(table)
+    table = Table(title="By most sequences held (overloaded, so that the batch is full), and with 100,000 requests waiting at once")
+    for column in ("case", "us per request", "events per request", "ns per event"):
+        table.add_column(column, justify="left" if column == "case" else "right")
+    base = trace_of(20_000)
+    # the same work per request at every batch size: prompts of one chunk, arrivals faster than any batch serves them
+    fixed = Trace(arrival=np.arange(20_000) * 1e-3, prompt=np.full(20_000, 256), output=np.asarray(base.output), name="fixed prompts")
+    cases = [(f"{b} sequences", fixed, b) for b in (16, 64, 128, 256, 512)]
+    queue = trace_of(100_000)
+    cases.append(("100,000 at once", queue.with_columns(arrival=np.zeros(len(queue))), 128))
+    cases.append(("  the same, 10,000", Trace(arrival=np.zeros(10_000), prompt=queue.prompt[:10_000], output=queue.output[:10_000]), 128))
+    for label, trace, seats in cases:
+        policy = make_policy("sarathi", max_num_seqs=seats, max_num_batched_tokens=1024)
+        rate = speed(trace, policy, engine, True)
+        run = simulate(trace, policy, engine)
+        events = run.totals["events"] / len(trace)
+        table.add_row(label, f"{1e6 / rate:.3f}", f"{events:.2f}", f"{1e9 / rate / events:.0f}")
+    console.print(table)
+
+
+def million(engine: EngineSpec) -> None:
+    trace = trace_of(1_000_000)
+    for compiled in (False, True):
+        began = time.perf_counter()
+        simulate(trace, make_policy("sarathi"), engine, compiled=compiled)
+        took = time.perf_counter() - began
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        console.print(f"1,000,000 requests, Sarathi {'compiled' if compiled else 'in Python'}: {took:.1f} s, peak memory so far {peak:.2f} GiB")
+
+
+def cold_start() -> None:
+    command = [sys.executable, "-c", (
+        "import time; t = time.perf_counter()\n"
+        "from rota.workload import load_trace\nfrom rota.cost.deployment import Deployment\nfrom rota.policies.registry import make_policy\n"
+        "from rota.mechanisms.simulator import simulate\n"
+        "simulate(load_trace('azure-conv', limit=10, rate=6.45), make_policy('sarathi'), Deployment('llama-3-8b', 'a100-80g').engine(512))\n"
+        "print(time.perf_counter() - t)")]  # fmt: skip
+    whole, inside = [], []
+    for _ in range(4):
+        began = time.perf_counter()
+        inside.append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+        whole.append(time.perf_counter() - began)
+    console.print(f"cold start to the end of a ten-request simulation: {median(whole[1:]):.2f} s (of which imports and work {median(inside[1:]):.2f} s)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer requests")
+    quick = parser.parse_args().quick
+    engine = Deployment("llama-3-8b", "a100-80g").engine(16384)
+    cold_start()
+    policies_table(engine, 20_000 if quick else 200_000)
+    hard_cases(engine, 20_000 if quick else 100_000)
+    scaling(engine, (10_000, 100_000) if quick else (10_000, 100_000, 1_000_000))
+    million(engine)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""The trace formats that Rota reads, as data: which column names tell a format, and what its columns mean.
+
+Names are compared in lower case with spaces and dashes as underscores. To read another format, add a line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rota.errors import InputError
+
+SECONDS, MILLISECONDS = 1.0, 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One format.
+
+    Parameters
+    ----------
+    name : str
+        For people.
+    prompt, output : tuple of str
+        Accepted names of the columns with prompt and output tokens.
+    arrival : tuple of str
+        Accepted names of the column with arrival times (numbers, or dates with times).
+    unit : float
+        Seconds per unit of numeric arrival times.
+    needs : tuple of str
+        Further columns that tell this format from others.
+    optional : dict
+        Other columns: name in the file to name in `Trace` (``hash_ids`` and ``hash_block`` included).
+    hash_block : int
+        Tokens per hash id; 0 if the file says so itself.
+    arrivals_required : bool
+        False if the format may come without arrival times; a rate must then be given.
+    """
+
+    name: str
+    prompt: tuple[str, ...]
+    output: tuple[str, ...]
+    arrival: tuple[str, ...]
+    unit: float = SECONDS
+    needs: tuple[str, ...] = ()
+    optional: Mapping[str, str] = field(default_factory=dict)
+    hash_block: int = 0
+    arrivals_required: bool = True
+
+    def fits(self, columns: Sequence[str]) -> bool:
+        """Whether a file with these columns is of this format."""
+        groups = [self.prompt, self.output, *((name,) for name in self.needs)]
+        groups += [self.arrival] if self.arrivals_required else []
+        return all(any(name in columns for name in group) for group in groups)
+
+
+PLAIN = Format(
+    "plain",
+    prompt=("prompt", "prompt_tokens"),
+    output=("output", "output_tokens"),
+    arrival=("arrival", "arrival_s"),
+    optional={name: name for name in ("max_new", "priority", "tenant", "after", "delay", "hash_ids", "hash_block")},
+    arrivals_required=False,
+)
+
+FORMATS = (
+    Format("Azure LLM inference", ("contexttokens",), ("generatedtokens",), ("timestamp",)),
+    Format(
+        "Mooncake", ("input_length",), ("output_length",), ("timestamp",), MILLISECONDS, optional={"hash_ids": "hash_ids"},
+        hash_block=512,
+    ),
+    Format("BurstGPT", ("request_tokens",), ("response_tokens",), ("timestamp",)),
+    Format("Vidur", ("num_prefill_tokens",), ("num_decode_tokens",), ("arrived_at",), arrivals_required=False),
+    PLAIN,
+)  # fmt: skip
+
+
+def normalised(column: str) -> str:
+    """A column name as formats spell it."""
+    return column.strip().strip('"').lower().replace(" ", "_").replace("-", "_")
+
+
+def detect(columns: Sequence[str], where: str) -> Format:
+    """The format of a file with these (normalised) columns.
+
+    Raises
+    ------
+    InputError
+        If no format has them; names what was found and what is missing from the nearest format.
+    """
+    for known in FORMATS:
+        if known.fits(columns):
+            return known
+    nearest = max(FORMATS, key=lambda f: sum(any(n in columns for n in group) for group in (f.prompt, f.output, f.arrival)))
+    if not any(name in columns for name in (*nearest.prompt, *nearest.output)):
+        nearest = PLAIN
+    groups = (nearest.arrival, nearest.prompt, nearest.output)
+    missing = [group[0] for group in groups if not any(name in columns for name in group)]
+    found = ", ".join(columns) if columns else "none"
+    raise InputError(
+        f"{where}: missing column {' and '.join(missing)} for the {nearest.name} format; found columns: {found}. "
+        "A plain trace has a header line with arrival (seconds), prompt and output (tokens)"
+    )
