@@ -81,7 +81,7 @@ def test_wrong_options(options: dict[str, object], message: str) -> None:
 def test_no_rate_to_change(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("arrival,prompt,output\n0,1,1\n0,1,1\n")
-    with pytest.raises(InputError, match="arrives? at once.*poisson"):
+    with pytest.raises(InputError, match=r"arrives? at once.*poisson"):
         load_trace(path, rate=2.0)
     assert load_trace(path, rate=2.0, arrivals="poisson").arrival[-1] > 0
     with pytest.raises(InputError, match="rate must be"):
@@ -106,7 +106,7 @@ def test_describe_counts_by_hand() -> None:
     assert (found["requests"], found["programs"], found["duration"], found["rate"]) == (4, 3, 4.0, 0.5)
     assert found["gap_cv"] == pytest.approx(0.5)
     assert (found["prompt_mean"], found["prompt_p50"], found["prompt_max"], found["longest"]) == (250, 250, 400, 401)
-    # row 1 begins with what row 0 has (run 1, 100 tokens there but counted whole), the others with nothing known
+    # only row 2 begins with a run that an earlier row begins with: 200 of 1,000 tokens
     assert found["ideal_hit_ratio"] == pytest.approx(200 / 1000)
     assert found["sorted"] == "by arrival"
 

@@ -77,6 +77,8 @@ def fit(
         arrivals=_arrivals(trace.arrival, opening),
         conversations=conversations,
     )
+    # as a file holds it, so that the error is that of the file
+    found = FittedWorkload.from_dict(found.to_dict(), found.name)
     return replace(found, errors=tuple(fit_error(found, trace))) if errors else found
 
 
@@ -113,7 +115,7 @@ def _arrivals(arrival: Floats, opening: NDArray[np.bool_]) -> Arrivals:
     gaps = np.diff(free)
     cv2 = float(gaps.var() / gaps.mean() ** 2)
     # So many parts that bursts alone would move the count of each by some 15%: finer ones would retell the recorded bursts.
-    k = int(np.clip(n / (50 * cv2), 1, MAX_PROFILE))
+    k = int(np.clip(n / (50 * max(cv2, 1e-3)), 1, MAX_PROFILE))
     counts = np.histogram(free, k, (0.0, duration))[0]
     found = Arrivals((n - 1) / duration, duration, profile=counts / counts.mean(), gaps=np.ones(1), correlation=0.0, tick=tick)
     gaps = np.diff(found.clock(free))

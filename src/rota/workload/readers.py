@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 EPOCH = 1e8
 #: Longest prompt or output that is taken for real, tokens.
 MAX_TOKENS = 10**9
+#: What some programs put before UTF-8 text.
+BOM = b"\xef\xbb\xbf"
 _INTEGERS = {"prompt": 1, "output": 1, "max_new": 1, "priority": -MAX_TOKENS, "tenant": 0, "after": -1, "hash_block": 1}
 
 
@@ -248,13 +250,13 @@ def _bytes(path: Path) -> bytes:
         raise InputError(f"{path}: the gzip data is damaged or cut off; fetch the file again") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from None
-    if not data.strip():
+    if not data.removeprefix(BOM).strip():
         raise InputError(f"{path}: the file is empty; give a header line and at least one request")
     return data
 
 
 def _checked(path: Path, data: bytes) -> bytes:
-    data = data.removeprefix(b"\xef\xbb\xbf")
+    data = data.removeprefix(BOM)
     try:
         data.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -113,6 +113,7 @@ from rota.mechanisms.simulator.state import (
     COMPRESS,
     DONE,
     EVENTS,
+    FLAGS,
     FRESH,
     FRESH_PLAN,
     G_CONTEXT,
@@ -923,8 +924,7 @@ def _execute(e):
     else:
         flags = _one_step(e)
     ctl[LEFT] -= 1
-    if not _still_holds(e, flags):
-        ctl[LEFT] = 0
+    ctl[FLAGS] = flags
 
 
 # ---- pipeline ----------------------------------------------------------------------------------------------------------------------
@@ -1092,8 +1092,11 @@ def advance(e):
         if ctl[LEFT] > 0:
             if flt[NOW] >= until:
                 return REACHED
-            ctl[FRESH_PLAN] = 0
-            _execute(e)
+            if ctl[FRESH_PLAN] or _still_holds(e, ctl[FLAGS]):
+                ctl[FRESH_PLAN] = 0
+                _execute(e)
+            else:
+                ctl[LEFT] = 0
             continue
         if ctl[GHOSTS] > 0 and e.grp[ctl[AVAIL], G_N] == 0 and ctl[N_PREFILL] == 0:
             _release_ghosts(e)

@@ -25,7 +25,7 @@ OWN_COLUMNS = 17
 # private entries of ctl, after the public ones; WATCH: stop when so many dependent requests are due (0: never)
 (IN_HEAD, IN_TAIL, WAIT_TAIL, PRE_TAIL, AVAIL, LEFT, DONE, CACHING, PEAK, EVENTS, PLANS, STEPS, LOG_ON, LOG_ROWS, BAD, SERIAL,
  COMPRESS, N_REL, TAKE_REL, N_PAUSED, GHOSTS, GHOST_CONTEXT, LAST_FINISHED, FREE_FIRST, FREE_LAST, SLOTS_FREE, LEVELS,
- BUDGET, FRESH_PLAN, WATCH) = range(24, 54)  # fmt: skip
+ BUDGET, FRESH_PLAN, WATCH, FLAGS) = range(24, 55)  # fmt: skip
 # entries of flt
 NOW, UNTIL, WAKE_AT, TL_WIDTH, NEXT_EVENT = range(5)
 # entries of grp, int64 (groups, GRP): the standing set (AVAIL) and, with pipeline parallelism, the sets in flight
