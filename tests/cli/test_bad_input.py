@@ -69,7 +69,7 @@ BAD_OPTIONS = {
     "rate and scale": ([*ON, "--rate", "3", "--scale", "2"], ["--rate", "--scale"]),
     "negative rate": ([*ON, "--rate", "-3"], ["--rate"]),
     "rate NaN": ([*ON, "--rate", "nan"], ["--rate"]),
-    "rate that is a word": ([*ON, "--rate", "fast"], ["--rate", "fast"]),
+    "rate that is a word": ([*ON, "--rate", "fast"], ["--rate", "number"]),
     "limit 0": ([*ON, "--limit", "0"], ["--limit"]),
     "negative seed": ([*ON, "--seed", "-1"], ["--seed"]),
     "no replications": ([*ON, "--seeds", "0"], ["seeds"]),

@@ -98,8 +98,8 @@ def test_a_file_goes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_describe_counts_by_hand() -> None:
     trace = Trace(
-        np.array([0.0, 1.0, 4.0, 0.0]), np.array([100, 200, 300, 400]), np.array([10, 20, 30, 1]), after=np.array([-1, -1, -1, 2]),
-        delay=np.zeros(4), hash_ids=np.array([1, 2, 1, 2, 3, 9, 9]), hash_start=np.array([0, 1, 3, 5, 7]), hash_block=200,
+        np.array([0.0, 1.0, 4.0, 0.0]), np.array([100, 200, 300, 400]), np.array([10, 20, 30, 1]),
+        after=np.array([-1, -1, -1, 2]), delay=np.zeros(4), hash_ids=np.array([1, 2, 1, 2, 3, 9, 9]), hash_start=np.array([0, 1, 3, 5, 7]), hash_block=200,
         name="x", notes={"sorted": "by arrival"},
     )  # fmt: skip
     found = describe(trace)

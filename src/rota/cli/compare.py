@@ -158,24 +158,31 @@ def conditions(setup: Setup, deployment: Deployment) -> dict[str, object]:
     from rota import __version__
 
     engine = deployment.engine(0)
-    errors = {name: f"{value:.1%}" for name, value in engine.tables.error.items()}
+    tables = engine.tables
     return {
         "command": options.invocation(),
-        "deployment": engine.label,
         "replicas": setup.replicas,
         "router": setup.router if setup.replicas > 1 else "one engine",
-        "KV blocks per engine": f"{engine.blocks} of {engine.block_size} tokens",
-        "longest request": engine.max_len,
-        "cost source": engine.tables.source,
-        "cost error": errors or "not stated",
         "seed": setup.seed,
-        "facts": {name: value for name, value in engine.meta.items() if isinstance(value, str | int | float | bool)},
+        "deployment": {
+            "engine": engine.label,
+            "devices": deployment.gpus,
+            "memory": engine.meta["memory"],
+            "KV blocks": f"{engine.blocks:,} of {engine.block_size} tokens",
+            "longest request": engine.max_len,
+            "USD per hour": engine.meta["usd_per_hour"],
+        },
+        "costs": {
+            "source": f"{tables.source} ({engine.meta['cost_source']})",
+            "mean relative error": {name: f"{value:.1%}" for name, value in tables.error.items()} or "not stated",
+            "fitted or estimated from": engine.meta["cost_origin"],
+        },
         "versions": {
             "rota": __version__,
             "python": platform.python_version(),
             **{name: version(name) for name in ("numpy", "numba", "polars")},
         },
-    }  # fmt: skip
+    }
 
 
 def write_report(path: str, found: Comparison, *, quiet: bool) -> None:

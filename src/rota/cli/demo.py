@@ -10,7 +10,7 @@ from rota.cli.compare import show, study, write_report
 from rota.cli.options import Jobs, Json, Setup, check_outputs, cores, split_policies
 
 #: Conversations as a public trace has them, at a rate at which some policies keep up and some do not.
-DEMO = Setup(trace="azure-conv", rate=9.0, limit=5000, model="llama-3-8b", device="a100-80g")
+DEMO = Setup(trace="azure-conv", rate=6.0, limit=5000, model="llama-3.1-8b", device="a100-80g", max_model_len=16384)
 
 
 def register(app: typer.Typer) -> None:
@@ -20,11 +20,11 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     html: Annotated[str, typer.Option("--html", metavar="FILE", help="Where the report goes.")] = "rota-demo.html",
-    seeds: Annotated[int, typer.Option("--seeds", metavar="K", help="Replications, for 5-95% bands.")] = 3,
+    seeds: Annotated[int, typer.Option("--seeds", metavar="K", help="Replications, for 5-95% bands.")] = 5,
     jobs: Jobs = None,
     json: Json = False,
 ) -> None:
-    """Compare every policy on 5,000 chat requests, Llama-3-8B on one A100-80G, and write a report.
+    """Compare every policy on 5,000 chat requests, Llama-3.1-8B on one A100-80G, and write a report.
 
     Example: rota demo
     """

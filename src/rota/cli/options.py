@@ -139,6 +139,9 @@ class Setup(Workload):
     calibration: Annotated[
         str | None, _option("--calibration", panel=_DEPLOYMENT, help="Cost constants written by rota calibrate.", metavar="FILE")
     ] = None
+    drop_long: Annotated[
+        bool, _option("--drop-long", panel=_TRACE, help="Leave out requests longer than the model takes instead of stopping.")
+    ] = False
     replicas: Annotated[int, _option("--replicas", panel=_FLEET, help="Engines behind one router.", metavar="N")] = 1
     router: Annotated[str, _option("--router", panel=_FLEET, help=f"{ROUTERS[0].upper()}{ROUTERS[1:]}.")] = "round-robin"
 
@@ -156,6 +159,11 @@ class Setup(Workload):
                 f"--router {self.router} has nothing to choose from with one replica; add --replicas 2 or more, or leave it out"
             )
 
+    def load(self, seed: int | None = None) -> Trace:
+        """The trace, without what is too long for the model if the user said so."""
+        trace = Workload.load(self, seed)
+        return shorter(trace, self.deployment().max_len) if self.drop_long else trace
+
     def deployment(self) -> Deployment:
         """The model on the device."""
         from rota.cost.deployment import Deployment
@@ -171,6 +179,36 @@ class Setup(Workload):
             pipeline_parallel_size=self.pipeline_parallel_size, gpu_memory_utilization=self.gpu_memory_utilization,
             block_size=self.block_size, **given,
         )  # fmt: skip
+
+
+def shorter(trace: Trace, longest: int) -> Trace:
+    """The requests of at most so many prompt and output tokens together.
+
+    Raises
+    ------
+    InputError
+        If none is left, or requests follow others, so that leaving one out would orphan those behind it.
+    """
+    import numpy as np
+
+    keep = np.flatnonzero(trace.prompt + trace.output <= longest)
+    if len(keep) == len(trace):
+        return trace
+    if trace.after is not None:
+        raise InputError(f"{trace.name}: --drop-long cannot leave out requests that others follow; raise --max-model-len instead")
+    if not len(keep):
+        raise InputError(
+            f"{trace.name}: all requests are longer than {longest} tokens; raise --max-model-len or take another model"
+        )
+    names = ("arrival", "prompt", "output", "max_new", "priority", "tenant")
+    columns: dict[str, Any] = {name: None if (was := getattr(trace, name)) is None else was[keep] for name in names}
+    if trace.hash_ids is not None and trace.hash_start is not None:
+        runs = np.split(trace.hash_ids, trace.hash_start[1:-1])
+        kept = [runs[i] for i in keep]
+        columns["hash_ids"] = np.concatenate(kept)
+        columns["hash_start"] = np.concatenate([[0], np.cumsum([len(run) for run in kept])])
+    dropped = f"{len(trace) - len(keep):,} of {len(trace):,} requests, longer than {longest:,} tokens"
+    return trace.with_columns(**columns, notes=trace.notes | {"left out": dropped})
 
 
 def takes(options: type[Workload]) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -138,7 +138,7 @@ class Deployment:
         return f"{self.shape.name} on {many}{self.accelerator.name}" + (f" ({', '.join(parts)})" if parts else "")
 
     def memory(self, max_step_tokens: int = 0) -> Memory:
-        """What the fullest rank holds when a step takes up to so many tokens (0: as many as a longest request, at most 16,384)."""
+        """What the fullest rank holds when a step takes up to so many tokens (0: those of a longest request, at most 16,384)."""
         m, ranks, stages = self.shape, self.tensor_parallel_size, self.pipeline_parallel_size
         tokens = min(max_step_tokens or self.max_len, MOST_TOKENS)
         dense = (3 if m.gated else 2) * -(-max(m.ffn, m.shared_ffn) // ranks)
@@ -265,15 +265,15 @@ def _check_split(given: Deployment, shape: ModelShape, device: Accelerator) -> N
     ranks, stages = given.tensor_parallel_size, given.pipeline_parallel_size
     if ranks > device.max_tp:
         raise InputError(
-            f"tensor_parallel_size is {ranks}, but a node joins {device.max_tp} {device.name}; use pipeline_parallel_size for more"
+            f"tensor_parallel_size is {ranks}, but a node joins {device.max_tp} {device.name}; lower it or add pipeline stages"
         )
     sizes = {"attention heads": shape.heads, "feed-forward width": shape.ffn, "expert width": shape.expert_ffn}
     for what, size in sizes.items():
         if size % ranks:
-            raise InputError(f"tensor_parallel_size is {ranks}, which does not divide {shape.name}'s {what} ({size}); choose one that does")
+            raise InputError(f"tensor_parallel_size is {ranks}, which does not divide {shape.name}'s {what} ({size}); change it")
     if not shape.kv_lora and shape.kv_heads % ranks and ranks % shape.kv_heads:
         raise InputError(
-            f"tensor_parallel_size is {ranks}; {shape.name} has {shape.kv_heads} KV heads, and one of the two must divide the other"
+            f"tensor_parallel_size is {ranks}; {shape.name} has {shape.kv_heads} KV heads; one must divide the other"
         )
     if stages > shape.layers:
         raise InputError(f"pipeline_parallel_size is {stages}, but {shape.name} has {shape.layers} layers; lower it")

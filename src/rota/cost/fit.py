@@ -1,7 +1,7 @@
 """Refits cost constants from measured kernel profiles, and says how far off they are on the part that was not fitted.
 
 Every kind of kernel has the same form, ``floor + hypot(flops / (F e_F), bytes / (B e_B))``, fitted by damped Gauss-Newton on the
-logarithm of the time with a Huber loss, so that a wrong row does not pull the whole fit. All-reduce is ``latency + bytes / bandwidth``.
+logarithm of the time with a Huber loss, so that a wrong row does not pull the whole fit. All-reduce is a latency and a bandwidth.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ def _line(sent: Floats, seconds: Floats) -> tuple[float, float]:
 def _least_squares(
     predict: Callable[[Floats], Floats], seconds: Floats, start: Sequence[float], bounds: Sequence[tuple[float, float]]
 ) -> Floats:
-    """Parameters within bounds that minimise the Huber loss of log(predicted / measured): Levenberg-Marquardt on reweighted rows."""
+    """Parameters within bounds that minimise the Huber loss of log(predicted / measured): Levenberg-Marquardt, reweighted."""
     target, low, high = np.log(seconds), *np.array(bounds, dtype=np.float64).T
     x = np.clip(np.array(start, dtype=np.float64), low, high)
 

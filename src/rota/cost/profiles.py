@@ -1,7 +1,8 @@
 """Readers of measured kernel profiles. Each file becomes samples: FLOPs, bytes and seconds of calls, by kind of kernel.
 
-Known are the profiles of Vidur (linear and element-wise operators of a layer; all-reduce) and the operator tables of AIConfigurator
-(GEMM, prefill and decode attention, mixture of experts, all-reduce), as CSV (also gzipped) or Parquet. Times in them are milliseconds.
+Known are the profiles of Vidur (linear and element-wise operators of a layer; all-reduce) and the operator tables of
+AIConfigurator (GEMM, prefill and decode attention, mixture of experts, all-reduce), as CSV (also gzipped) or Parquet. Times in them
+are milliseconds.
 """
 
 from __future__ import annotations
@@ -254,9 +255,7 @@ def _fastest(samples: Samples) -> Samples:
         if key not in best or samples.seconds[row] < samples.seconds[best[key]]:
             best[key] = row
     keep = list(best.values())
-    return replace(
-        samples, flops=samples.flops[keep], moved=samples.moved[keep], seconds=samples.seconds[keep], key=list(best)
-    )
+    return replace(samples, flops=samples.flops[keep], moved=samples.moved[keep], seconds=samples.seconds[keep], key=list(best))
 
 
 def _each(names: list[str], use: NDArray[np.bool_]) -> list[tuple[str, NDArray[np.bool_]]]:

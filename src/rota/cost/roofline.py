@@ -2,12 +2,12 @@
 
 Vectorised over the number of tokens. Where a kernel's time is not a function of what the tables allow, the approximation is this:
 
-- *Sliding windows*: windowed layers are charged attention over (and memory for) the share ``min(1, window / 2048)`` of the context,
-  which is exact at contexts of 2048 tokens; windows of 2048 and more count as full attention.
-- *Multi-head latent attention*: decode reads the latent cache and works on it directly (the absorbed form); prefill expands keys and
-  values, and expands those of cached tokens again in every chunk.
-- *Experts*: tokens choose experts independently with fixed probabilities, equal ones unless a Zipf exponent is given. Real routers
-  are skewed and correlated in time, so the number of experts touched is an upper bound.
+- *Sliding windows*: windowed layers are charged attention over (and memory for) a share ``min(1, window / 2048)`` of the context.
+  That is exact at contexts of 2048 tokens; windows of 2048 and more count as full attention.
+- *Multi-head latent attention*: decode reads the latent cache and works on it directly (the absorbed form); prefill expands keys
+  and values, and expands those of cached tokens again in every chunk.
+- *Experts*: tokens choose experts independently with fixed probabilities, equal ones unless a Zipf exponent is given. Real
+  routers are skewed and correlated in time, so the number of experts touched is an upper bound.
 - Embedding lookup, positions and sampling are not priced.
 """
 
@@ -68,9 +68,9 @@ def expert_chances(experts: int, per_token: float, skew: float) -> Floats:
 
 
 def padded_rows(rows: ArrayLike, touched: ArrayLike) -> Floats:
-    """Rows computed by a grouped product for `rows` rows over `touched` experts: a tile at least, half a tile of padding on average."""
-    rows, touched = np.asarray(rows, dtype=np.float64), np.asarray(touched, dtype=np.float64)
-    return np.maximum(EXPERT_TILE * touched, rows + touched * (EXPERT_TILE - 1) / 2)
+    """Rows that a grouped product computes for `rows` rows over `touched` experts: whole tiles, so half a tile more on average."""
+    useful, groups = np.asarray(rows, dtype=np.float64), np.asarray(touched, dtype=np.float64)
+    return np.asarray(np.maximum(EXPERT_TILE * groups, useful + groups * (EXPERT_TILE - 1) / 2))
 
 
 def attended_share(model: ModelShape) -> float:

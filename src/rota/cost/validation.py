@@ -1,8 +1,9 @@
 """Checks the cost model against end-to-end measurements that no constant was fitted to.
 
-Yi-34B on two NVLink-bridged A100 80 GB PCIe, tensor parallel: one prompt alone, as published with Sarathi-Serve (microsoft/sarathi-serve,
-Apache-2.0, OSDI experiments, figure 2). The engine measured launched kernels one by one, so short prompts are bound by its host, and
-its attention kernels of 2024 fall behind at long ones. Its decode points say nothing about a current engine and are not used.
+Yi-34B on two NVLink-bridged A100 80 GB PCIe, tensor parallel: one prompt alone, as published with Sarathi-Serve
+(microsoft/sarathi-serve, Apache-2.0, OSDI experiments, figure 2). The engine measured launched kernels one by one, so short prompts
+are bound by its host, and its attention kernels of 2024 fall behind at long ones. Its decode points say nothing about a current
+engine and are not used.
 """
 
 from __future__ import annotations

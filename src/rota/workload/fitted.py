@@ -191,4 +191,4 @@ def whole(values: Floats) -> Ints:
 
 
 def _number(x: float) -> float | None:
-    return None if np.isnan(x) else float(f"{x:.4g}")
+    return None if np.isnan(x) else float(f"{x:.6g}")

@@ -1,6 +1,21 @@
 """The trace formats that Rota reads, as data: which column names tell a format, and what its columns mean.
 
 Names are compared in lower case with spaces and dashes as underscores. To read another format, add a line here.
+
+The plain format, for traces of your own, has one row per request, in CSV, JSON lines or Parquet:
+
+``arrival`` (or ``arrival_s``)
+    Seconds, or dates with times; ascending. Without this column a rate must be given.
+``prompt``, ``output`` (or ``prompt_tokens``, ``output_tokens``)
+    Tokens, at least 1.
+``max_new``, ``priority``, ``tenant``
+    Optional: the declared limit on output tokens; smaller runs first; index of the tenant.
+``after``, ``delay``
+    Optional: number of the row (from 0, earlier than this one) whose completion this request waits for, or -1 or nothing; and
+    the seconds from then on. The arrival of such a request may be left empty.
+``hash_ids``, ``hash_block``
+    Optional: identities of consecutive runs of `hash_block` tokens, covering the prompt at least (in CSV: separated by spaces).
+    Requests with equal leading ids have equal leading tokens.
 """
 
 from __future__ import annotations

@@ -57,11 +57,6 @@ from rota.policies.batching.compiled import (
 )
 from rota.policies.batching.policy import Batching, flag, step_tokens, whole
 
-#: Whether the engine keeps the rows of decoding sequences up to date whenever memory is too short for the chunks of running
-#: prompts, not only for decodes. Priorities and pipeline stages make a twin look at those rows.
-ROWS_SETTLED = False
-
-
 class VllmV1(Batching):
     """vLLM's second scheduler.
 
@@ -104,7 +99,6 @@ class VllmV1(Batching):
     def start(self, limits: Limits) -> None:
         """Take over an engine's limits."""
         super().start(limits)
-        self.pp = limits.pp
         self._evicting = False
 
     def plan(self, view: EngineView) -> StepPlan:
@@ -125,7 +119,7 @@ class VllmV1(Batching):
                 free -= max(0, -(-(done + n) // size) - seq.kv_blocks)
                 budget -= n
                 work.append(Work(seq.sid, n))
-        if free < 0 or (budget == 0 and work and self.pp > 1):
+        if free < 0 or (budget == 0 and work and self.limits.pp > 1):
             return self._in_order(view)
         seats = self.max_seqs - view.n_running
         waits = view.n_waiting
@@ -193,8 +187,6 @@ class VllmV1(Batching):
         """`plan`, compiled: a method without arguments. Offered where the columns show all that `plan` looks at."""
         if self.prefix_caching and self.max_seqs > REUSABLE_ROWS:
             raise AttributeError(f"no compiled twin with a prefix cache and more than {REUSABLE_ROWS} sequences")
-        if not ROWS_SETTLED and (self.order == "priority" or getattr(self, "pp", 1) > 1):
-            raise AttributeError("no compiled twin with priorities or pipeline stages")
         return self._twin
 
     def _twin(self) -> tuple[Twin, Ints]:

@@ -1,0 +1,38 @@
+"""Published claims, checked: `STUDIES` lists them, each with the experiment that `rota reproduce NAME` runs."""
+
+from __future__ import annotations
+
+import difflib
+from importlib import import_module
+
+from rota.errors import InputError
+from rota.studies.reproduce.claim import Options, Report, Study
+
+__all__ = ["STUDIES", "Options", "Report", "Study", "study"]
+
+
+def _study(name: str, title: str, source: str) -> Study:
+    def run(options: Options) -> Report:
+        report: Report = import_module(f"rota.studies.reproduce.{name.replace('-', '_')}").run(options)
+        return report
+
+    return Study(name, title, source, run)
+
+
+STUDIES = {
+    s.name: s
+    for s in (
+        _study("sarathi", "Sarathi-Serve: capacity under a token-gap objective; cost of chunks", "Agrawal et al., OSDI 2024"),
+        _study("layered-prefill", "Layered prefill: TTFT, latency, energy and expert traffic", "Lee et al., arXiv 2510.08055, 2025"),
+        _study("vidur-parity", "The simulator equals Vidur request by request", "Agrawal et al., Vidur, MLSys 2024"),
+    )
+}
+
+
+def study(name: str) -> Study:
+    """The study of that name, or an `InputError` that lists them."""
+    if name not in STUDIES:
+        near = difflib.get_close_matches(name, STUDIES, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise InputError(f"unknown claim {name!r}; {hint}choose from {', '.join(STUDIES)}")
+    return STUDIES[name]
