@@ -17,8 +17,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from rota.contracts.engine import EngineSpec
 from rota.cost.deployment import Deployment
+from rota.cost.engine import EngineSpec
 from rota.mechanisms.simulator import simulate
 from rota.policies.registry import make_policy
 from rota.workload import load_trace
@@ -136,7 +136,7 @@ def cold_start() -> None:
         began = time.perf_counter()
         inside.append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
         whole.append(time.perf_counter() - began)
-    console.print(f"cold start to the end of a ten-request simulation: {median(whole[1:]):.2f} s (of which imports and work {median(inside[1:]):.2f} s)")
+    console.print(f"cold start to the end of a ten-request simulation: {median(whole[1:]):.2f} s ({median(inside[1:]):.2f} s after the interpreter)")
 
 
 def main() -> None:

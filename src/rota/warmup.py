@@ -11,7 +11,7 @@ import numpy as np
 
 def warm_up() -> int:
     """Compile the kernels of the simulator and of all policies; returns how many policies ran."""
-    from rota.contracts.engine import EngineSpec
+    from rota.cost.engine import EngineSpec
     from rota.cost.tables import StepTables
     from rota.errors import UnsupportedPolicy
     from rota.mechanisms.simulator import simulate
@@ -22,7 +22,7 @@ def warm_up() -> int:
     length = np.full(n, 40, dtype=np.int64)
     ids = np.tile(np.arange(3, dtype=np.int64), n)
     trace = Trace(
-        np.arange(n) * 0.01, length, length, hash_ids=ids, hash_start=np.arange(0, 3 * n + 1, 3), hash_block=16, name="warm-up"
+        np.arange(n, dtype=np.float64) / 100, length, length, hash_ids=ids, hash_start=np.arange(0, 3 * n + 1, 3), hash_block=16, name="warm-up"
     )
     tables = StepTables(layer=np.linspace(0, 1e-3, 64), head=np.linspace(0, 1e-4, 64), n_layers=16, decode_byte_s=1e-9, cpu=1e-3)
     # room for a few requests only, so that preemption is compiled too

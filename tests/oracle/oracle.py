@@ -9,7 +9,7 @@ import math
 from bisect import insort
 
 from tests.oracle.blocks import Blocks
-from tests.oracle.costs import Costs, Item
+from tests.oracle.costs import Costs
 from tests.oracle.policies import POLICIES
 
 INF = float("inf")
@@ -66,6 +66,7 @@ class Engine:
         self.unfinished = 0
         self.stage_free = [0.0] * spec.pp
         self.evicted_now = set()
+        self.ask_again = False  # only this engine's own events make it plan: an arrival, a step's end, a free first stage
 
     # -- what policies do -------------------------------------------------------------------------------------------------
     def idle_running(self):
@@ -107,21 +108,22 @@ class Engine:
 
     # -- time -------------------------------------------------------------------------------------------------------------
     def can_start(self, now):
-        return len(self.flying) < self.spec.pp and self.stage_free[0] <= now
+        return self.ask_again and len(self.flying) < self.spec.pp and self.stage_free[0] <= now
 
     def start(self, now):
-        """Ask the policy; start its step if there is one. Returns whether it did anything."""
+        """Ask the policy; start its step if there is one."""
         self.evicted_now = set()
-        n_rejected = sum(r.rejected for r in self.waiting)
         before = len(self.waiting), len(self.running)
         items = self.plan(self)
-        assert n_rejected == 0
         self.blocks.fulfil()
         if not items:  # evictions or rejections alone: ask again, at once only if no step in flight will give occasion
-            return before != (len(self.waiting), len(self.running)) and not self.flying
+            self.ask_again = before != (len(self.waiting), len(self.running)) and not self.flying
+            return
         for item in items:
             req = item.req
-            assert 1 <= item.n <= req.known - req.computed and not req.in_flight and req in self.running
+            assert 1 <= item.n <= req.known - req.computed
+            assert not req.in_flight
+            assert req in self.running
             assert len(req.blocks) * self.spec.block_size >= req.computed + item.n, "computes without blocks"
             whole = item.layers is None or item.layers[1] == self.spec.tables.n_layers
             item.emits = whole and req.computed + item.n == req.known
@@ -130,7 +132,6 @@ class Engine:
                 req.first_scheduled = now
         assert len({item.req for item in items}) == len(items)
         self.flying.append((self._end(now, items), items))
-        return True
 
     def _end(self, now, items):
         rows = [r.known + r.padded_for for r in self.padding]
@@ -157,6 +158,7 @@ class Engine:
     def complete(self, now):
         """Carry out the effects of the step that ends now. Returns the requests it finished."""
         _, items = self.flying.pop(0)
+        self.ask_again = True
         finished = []
         for item in items:
             req = item.req
@@ -208,7 +210,7 @@ def simulate_oracle(trace, policy_name, options, engine_spec, replicas=1, router
         A key of `tests.oracle.policies.POLICIES`.
     options : dict
         Over the policy's defaults there, in vLLM's names.
-    engine_spec : rota.contracts.engine.EngineSpec
+    engine_spec : rota.cost.engine.EngineSpec
     replicas : int
     router : str
         ``"round-robin"``, ``"least-outstanding"`` or ``"least-queued"``.
@@ -250,10 +252,10 @@ def simulate_oracle(trace, policy_name, options, engine_spec, replicas=1, router
             req.replica = engine.index
             engine.unfinished += 1
             engine.enqueue(req)
-        changed = False
+            engine.ask_again = True
         for engine in engines:
-            while engine.can_start(now) and engine.start(now):
-                changed = True
+            while engine.can_start(now):
+                engine.start(now)
         for req in requests:
             if req.rejected and req.sid in followers:
                 release_followers(req)
@@ -264,7 +266,6 @@ def simulate_oracle(trace, policy_name, options, engine_spec, replicas=1, router
                 times.append(engine.stage_free[0])
         if not times:
             break
-        assert changed or min(times) > now or arrivals
         now = max(now, min(times))
     assert all(not e.waiting and not e.running for e in engines), "stuck: sequences remain and nothing can happen"
     for engine in engines:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rota.contracts.engine import EngineSpec
+from rota.cost.engine import EngineSpec
 from rota.cost.tables import TABLE, StepTables
 from rota.workload.trace import Trace
 

@@ -1,8 +1,8 @@
 import pytest
-from tests.results.fifo import fifo_run
 
 from rota.results.comparison import Comparison
 from rota.results.slo import SLO
+from tests.results.fifo import fifo_run
 
 
 def replicated(label, **options):

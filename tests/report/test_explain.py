@@ -1,12 +1,12 @@
 import copy
 
 import pytest
-from tests.results.fifo import fifo_run
 
 from rota.report.explain import explain, phrase, price, spoken, verdict
 from rota.results.bands import versus
 from rota.results.comparison import Comparison
 from rota.results.slo import SLO
+from tests.results.fifo import fifo_run
 
 
 def test_verdict_names_winner_runner_up_and_figures(comparison):

@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from tests.results.fifo import fifo_run
 
 from rota.report.figures import BINS, QUANTILES, figures, gap_points, quantile_points, thinned
 from rota.results.latency import gap_histogram
+from tests.results.fifo import fifo_run
 
 
 @given(arrays(np.float64, st.integers(1, 1000), elements=st.floats(0.001, 100)))

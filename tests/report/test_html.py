@@ -2,11 +2,11 @@ import json
 from html.parser import HTMLParser
 
 import pytest
-from tests.results.fifo import fifo_run
 
 from rota.errors import InputError
 from rota.report.html import page, script_json, write_html
 from rota.results.comparison import Comparison
+from tests.results.fifo import fifo_run
 
 VOID = {"meta", "br", "wbr", "link", "img", "input", "hr"}
 

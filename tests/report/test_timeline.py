@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.results.fifo import fifo_run
 
 from rota.errors import InputError
 from rota.report.timeline import assign_lanes, write_timeline
+from tests.results.fifo import fifo_run
 
 
 def logged():

@@ -3,7 +3,7 @@
 import numpy as np
 from hypothesis import strategies as st
 
-from rota.contracts.engine import EngineSpec
+from rota.cost.engine import EngineSpec
 from rota.cost.tables import TABLE, StepTables
 from rota.workload.trace import Trace
 

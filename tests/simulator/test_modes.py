@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from rota.contracts.engine import EngineSpec
+from rota.cost.engine import EngineSpec
 from rota.mechanisms.simulator import simulate
 from rota.policies.registry import make_policy
 from tests.simulator.scenarios import POLICIES, scenarios

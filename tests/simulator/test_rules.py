@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from rota.contracts.engine import EngineSpec
 from rota.contracts.serving import StepPlan, Work
+from rota.cost.engine import EngineSpec
 from rota.cost.tables import StepTables
 from rota.errors import DoesNotFit, InputError, PlanRejected, UnsupportedPolicy
 from rota.mechanisms.simulator import simulate

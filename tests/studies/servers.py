@@ -9,8 +9,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from rota.contracts.engine import EngineSpec
 from rota.contracts.serving import EngineView, Limits, StepPlan, Work
+from rota.cost.engine import EngineSpec
 from rota.cost.tables import StepTables
 from rota.workload.trace import Trace
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from rota.errors import InputError
 from rota.workload import load_trace
+from rota.workload.arrivals import slow_noise
 from rota.workload.builtin import builtin_names, fitted, fitted_names, generate, read_fitted, write_fitted
 from rota.workload.fit import fit, fit_error, ks_distance, rank_correlation
 from rota.workload.fitted import FitRow
@@ -71,9 +72,33 @@ def test_a_known_renewal_process_is_recovered(cv: float) -> None:
     gaps = np.diff(again.arrival)
     assert 1 / gaps.mean() == pytest.approx(3.0, rel=0.05)
     assert gaps.std() / gaps.mean() == pytest.approx(cv, rel=0.06)
-    assert abs(found.arrivals.correlation) < 0.03
+    assert found.arrivals.correlation < 0.05
     assert ks_distance(real.prompt, again.prompt) < 0.02
     assert ks_distance(real.output, again.output) < 0.02
+
+
+@pytest.mark.parametrize("memory", [0.5, 3.0, 60.0])
+def test_slow_noise_is_normal_and_correlated_as_stated(memory: float) -> None:
+    found = slow_noise(np.random.default_rng(0), 400_000, memory)
+    assert len(found) == 400_000
+    assert found.mean() == pytest.approx(0, abs=0.05)
+    assert found.std() == pytest.approx(1, abs=0.03)
+    for lag in (1, 2, 40):
+        assert np.mean(found[lag:] * found[:-lag]) == pytest.approx(np.exp(-lag / memory), abs=0.04)
+
+
+def test_clusters_of_short_gaps_are_recovered() -> None:
+    rng = np.random.default_rng(1)
+    n, correlation, memory = 60_000, 0.4, 30.0
+    score = np.sqrt(correlation) * slow_noise(rng, n, memory) + np.sqrt(1 - correlation) * rng.standard_normal(n)
+    prompt, output = LENGTHS.draw(rng, n)
+    real = Trace(np.cumsum(np.exp(score)), prompt, output)
+    found = fit(real, errors=False)
+    assert found.arrivals.correlation == pytest.approx(correlation, abs=0.06)
+    assert found.arrivals.memory == pytest.approx(memory, rel=0.3)
+    again = np.log(np.diff(found.generate(n, seed=5).arrival))
+    for lag in (1, 10, 40):
+        assert np.corrcoef(again[lag:], again[:-lag])[0, 1] == pytest.approx(correlation * np.exp(-lag / memory), abs=0.05)
 
 
 def test_a_slow_change_of_rate_is_recovered() -> None:

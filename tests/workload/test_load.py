@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rota.errors import InputError
 from rota.workload import load_trace
 from rota.workload.describe import describe
-from rota.workload.transform import at_rate, faster, head, mean_rate
+from rota.workload.transform import at_rate, faster, head, mean_rate, within
 from rota.workload.write import write_trace
 from tests.workload.traces import Trace, assert_same, traces
 
@@ -20,9 +20,9 @@ from tests.workload.traces import Trace, assert_same, traces
 @given(traces(), st.floats(1e-3, 1e3))
 def test_rate_and_scale_change_arrivals_only(trace: Trace, factor: float) -> None:
     quick = faster(trace, factor)
-    np.testing.assert_allclose(quick.arrival * factor, trace.arrival, rtol=1e-12)
+    np.testing.assert_allclose(quick.arrival * factor, trace.arrival, rtol=1e-12, atol=1e-300)
     assert_same(quick.with_columns(arrival=trace.arrival), trace)
-    if mean_rate(trace) > 1e-9:
+    if 1e-9 < mean_rate(trace) < 1e9:
         assert mean_rate(at_rate(trace, factor)) == pytest.approx(factor, rel=1e-6)
 
 
@@ -36,6 +36,23 @@ def test_head_is_the_first_rows(trace: Trace, n: int) -> None:
         assert short.hash_start is not None
         np.testing.assert_array_equal(short.hash_ids, trace.hash_ids[: short.hash_start[-1]])
         assert len(short.hash_start) == len(short) + 1
+
+
+@given(traces(linked=False), st.integers(2, 400))
+def test_within_leaves_the_short_ones_unchanged(trace: Trace, longest: int) -> None:
+    keep = np.flatnonzero(trace.prompt + trace.output <= longest)
+    if not len(keep):
+        with pytest.raises(InputError, match="every request is longer"):
+            within(trace, longest)
+        return
+    short = within(trace, longest)
+    for column in ("arrival", "prompt", "output", "max_new", "priority", "tenant"):
+        if getattr(trace, column) is not None:
+            np.testing.assert_array_equal(getattr(short, column), getattr(trace, column)[keep])
+    if trace.hash_ids is not None:
+        rows = np.split(trace.hash_ids, trace.hash_start[1:-1])
+        np.testing.assert_array_equal(short.hash_ids, np.concatenate([rows[i] for i in keep]))
+    assert ("left out" in short.notes) == (len(keep) < len(trace))
 
 
 def test_rate_keeps_bursts_and_poisson_replaces_them() -> None:
@@ -98,9 +115,9 @@ def test_a_file_goes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_describe_counts_by_hand() -> None:
     trace = Trace(
-        np.array([0.0, 1.0, 4.0, 0.0]), np.array([100, 200, 300, 400]), np.array([10, 20, 30, 1]),
-        after=np.array([-1, -1, -1, 2]), delay=np.zeros(4), hash_ids=np.array([1, 2, 1, 2, 3, 9, 9]), hash_start=np.array([0, 1, 3, 5, 7]), hash_block=200,
-        name="x", notes={"sorted": "by arrival"},
+        arrival=np.array([0.0, 1.0, 4.0, 0.0]), prompt=np.array([100, 200, 300, 400]), output=np.array([10, 20, 30, 1]),
+        after=np.array([-1, -1, -1, 2]), delay=np.zeros(4), hash_ids=np.array([1, 2, 1, 2, 3, 9, 9]),
+        hash_start=np.array([0, 1, 3, 5, 7]), hash_block=200, name="x", notes={"sorted": "by arrival"},
     )  # fmt: skip
     found = describe(trace)
     assert (found["requests"], found["programs"], found["duration"], found["rate"]) == (4, 3, 4.0, 0.5)

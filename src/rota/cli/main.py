@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from rota import __version__
-from rota.cli import calibrate, capacity, catalog, compare, demo, frontier, policies, simulate, workload
+from rota.cli import calibrate, capacity, catalog, compare, demo, frontier, policies, reproduce, simulate, workload
 from rota.cli.options import set_invocation
 from rota.errors import RotaError
 
@@ -43,7 +43,7 @@ def _root(
     pass
 
 
-for _verb in (demo, compare, simulate, capacity, frontier, policies, calibrate):
+for _verb in (demo, compare, simulate, capacity, frontier, policies, calibrate, reproduce):
     _verb.register(app)
 for _group in (workload, catalog):
     app.add_typer(_group.app)
@@ -56,6 +56,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         result = app(given, prog_name="rota", standalone_mode=False)
         sys.stdout.flush()
+        if result == INTERRUPTED:  # typer's own answer to Ctrl-C, which says nothing
+            return _fail("interrupted", INTERRUPTED)
         return result if isinstance(result, int) else 0
     except _ClickError as error:
         context = getattr(error, "ctx", None)

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from rota.contracts.engine import EngineSpec
 from rota.contracts.serving import CAPABILITIES, BatchPolicy
+from rota.cost.engine import EngineSpec
 from rota.cost.tables import StepTables
 from rota.errors import PlanRejected, UnsupportedPolicy
 from rota.workload.trace import Trace

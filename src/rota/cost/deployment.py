@@ -15,7 +15,7 @@ from rota.cost.roofline import attended_share, step_tables
 from rota.errors import DoesNotFit, InputError
 
 if TYPE_CHECKING:
-    from rota.contracts.engine import EngineSpec
+    from rota.cost.engine import EngineSpec
 
 #: Bytes per weight of the number formats that `dtype` takes; 4-bit ones carry a scale for every 32 weights.
 WEIGHTS = {"bf16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.53125}
@@ -172,7 +172,7 @@ class Deployment:
         DoesNotFit
             If the activations of such steps leave too little room for KV.
         """
-        from rota.contracts.engine import EngineSpec
+        from rota.cost.engine import EngineSpec
 
         if max_step_tokens < 0:
             raise InputError(f"max_step_tokens must not be negative ({max_step_tokens})")

@@ -113,5 +113,5 @@ def decode_segment(cp, layer, head, decode_table, n, context, step):
     if device < cp[LAUNCH]:
         if slope == 0.0:
             return cp[LAUNCH] + host, 0.0, 1 << 40
-        return cp[LAUNCH] + host, 0.0, max(1, int(math.ceil((cp[LAUNCH] - device) / slope)))
+        return cp[LAUNCH] + host, 0.0, max(1, math.ceil((cp[LAUNCH] - device) / slope))
     return device + host, slope, 1 << 40

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rota.contracts.engine import EngineSpec
+from rota.cost.engine import EngineSpec
 from rota.errors import InputError
 from rota.results.bands import Band, band
 from rota.results.run import Run

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import Protocol
 
-from rota.contracts.engine import EngineSpec
+from rota.cost.engine import EngineSpec
 from rota.errors import InputError
 from rota.results.comparison import Comparison
 from rota.results.run import Run

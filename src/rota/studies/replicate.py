@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from rota.contracts.engine import EngineSpec
 from rota.contracts.serving import BatchPolicy
+from rota.cost.engine import EngineSpec
 from rota.errors import InputError, RotaError
 from rota.results.run import Run
 from rota.workload.trace import Trace

@@ -25,6 +25,22 @@ def mean_gap(gaps: Floats) -> float:
     return float(np.sum(np.diff(LEVELS) * means))
 
 
+def slow_noise(rng: np.random.Generator, n: int, memory: float) -> Floats:
+    """Standard normal numbers correlated by ``exp(-l / memory)`` at distance l (a sampled Ornstein-Uhlenbeck process)."""
+    decay = np.exp(-1.0 / memory)
+    # within a row x_k = decay^k (x_0 + sum of noise / decay^k) in one go, so short that the powers keep their digits
+    width = max(1, min(n, int(20 * memory)))
+    rows = -(-n // width)
+    powers = decay ** np.arange(1, width + 1)
+    noise = np.sqrt(1 - decay**2) * rng.standard_normal((rows, width))
+    found = np.cumsum(noise / powers, axis=1) * powers
+    last = rng.standard_normal()
+    for row in found:
+        row += last * powers
+        last = row[-1]
+    return np.asarray(found.ravel()[:n])
+
+
 @dataclass(frozen=True, slots=True)
 class Arrivals:
     """Fitted arrivals.
@@ -39,8 +55,9 @@ class Arrivals:
         Rate in each k-th part of the recorded time, relative to the mean; averages 1.
     gaps : float64 (len(LEVELS),)
         Quantiles of gaps on the clock of the profile, all positive, mean 1.
-    correlation : float
-        Of the normal scores of neighbouring gaps.
+    correlation, memory : float
+        Normal scores of gaps that are l gaps apart have the correlation ``correlation * exp(-l / memory)``: times of short gaps
+        and times of long ones last for some `memory` gaps.
     tick : float
         Resolution of the recorded times, seconds; arrivals are put on it. 0 for none.
     """
@@ -50,6 +67,7 @@ class Arrivals:
     profile: Floats
     gaps: Floats
     correlation: float
+    memory: float
     tick: float = 0.0
 
     def draw(self, rng: np.random.Generator, n: int) -> Floats:
@@ -57,10 +75,8 @@ class Arrivals:
 
         The gaps are stratified: one from each n-th part of their distribution. So even heavy tails leave the mean rate as it is.
         """
-        score = rng.standard_normal(n)
-        if abs(self.correlation) > 1e-3:
-            memory = int(np.ceil(np.log(1e-6) / np.log(abs(self.correlation))))
-            score = np.convolve(score, self.correlation ** np.arange(memory + 1))[:n]
+        score = np.sqrt(self.correlation) * slow_noise(rng, n, self.memory)
+        score += np.sqrt(1 - self.correlation) * rng.standard_normal(n)
         u = (ranks(score) + rng.random(n)) / n
         clock = np.cumsum(np.exp(interpolate(np.log(self.gaps)[None], 0, u)))
         return self.times((clock - clock[0]) / self.rate)
@@ -93,6 +109,7 @@ class Arrivals:
             "duration": round(self.duration, 3),
             "tick": self.tick,
             "correlation": round(self.correlation, 4),
+            "memory": round(self.memory, 2),
             "profile": np.round(self.profile, 3).tolist(),
             "gaps": [float(f"{x:.5g}") for x in self.gaps],
         }
@@ -106,5 +123,6 @@ class Arrivals:
             profile=np.array(values["profile"], np.float64),
             gaps=np.array(values["gaps"], np.float64),
             correlation=float(values["correlation"]),
+            memory=float(values["memory"]),
             tick=float(values["tick"]),
         )

@@ -117,12 +117,24 @@ def _arrivals(arrival: Floats, opening: NDArray[np.bool_]) -> Arrivals:
     # So many parts that bursts alone would move the count of each by some 15%: finer ones would retell the recorded bursts.
     k = int(np.clip(n / (50 * max(cv2, 1e-3)), 1, MAX_PROFILE))
     counts = np.histogram(free, k, (0.0, duration))[0]
-    found = Arrivals((n - 1) / duration, duration, profile=counts / counts.mean(), gaps=np.ones(1), correlation=0.0, tick=tick)
+    found = Arrivals((n - 1) / duration, duration, counts / counts.mean(), np.ones(1), correlation=0.0, memory=1.0, tick=tick)
     gaps = np.diff(found.clock(free))
     gaps /= gaps.mean()
     quantiles = np.maximum(table(gaps), 1e-6)
+    correlation, memory = _clustering(gaps)
+    return replace(found, gaps=quantiles / mean_gap(quantiles), correlation=correlation, memory=memory)
+
+
+def _clustering(gaps: Floats) -> tuple[float, float]:
+    """Least-squares fit of ``correlation * exp(-l / memory)`` to the autocorrelation of the normal scores of gaps."""
     score = normal_scores(gaps)
-    return replace(found, gaps=quantiles / mean_gap(quantiles), correlation=float(np.corrcoef(score[1:], score[:-1])[0, 1]))
+    lags = np.arange(1, min(200, len(gaps) // 10) + 1)
+    measured = np.array([np.mean(score[lag:] * score[:-lag]) for lag in lags]) / score.var()
+    memories = np.geomspace(0.3, lags[-1] / 2, 40)
+    shapes = np.exp(-lags / memories[:, None])
+    heights = np.clip((shapes @ measured) / (shapes**2).sum(axis=1), 0.0, 0.95)
+    best = int(np.argmin(((heights[:, None] * shapes - measured) ** 2).sum(axis=1)))
+    return float(heights[best]), float(memories[best])
 
 
 def _parents(trace: Trace) -> tuple[Ints, Ints, int]:

@@ -180,8 +180,8 @@ class FittedWorkload:
             if not np.all(np.isfinite(values)) or (shape[-1] == len(LEVELS) and np.any(np.diff(values) < 0)):
                 raise InputError(f"{where}: quantiles of {name} must be finite and rising; fit the workload again")
         times = self.arrivals
-        positive = min(self.requests, times.duration, times.rate, times.gaps.min(), times.profile.sum()) > 0
-        if not positive or times.profile.ndim != 1 or times.profile.min() < 0 or times.tick < 0 or not abs(times.correlation) < 1:
+        positive = min(self.requests, times.duration, times.rate, times.memory, times.gaps.min(), times.profile.sum()) > 0
+        if not positive or times.profile.ndim != 1 or times.profile.min() < 0 or times.tick < 0 or not 0 <= times.correlation < 1:
             raise InputError(f"{where}: requests, duration, rate, profile and gaps must be positive; fit the workload again")
 
 

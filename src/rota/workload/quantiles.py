@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rota.workload.trace import Floats, Ints
 
-_TAIL = np.array([0.0005, 0.001, 0.002, 0.005, 0.01])
+_TAIL = np.array([0.0001, 0.0005, 0.001, 0.002, 0.005, 0.01])
 #: Probabilities of a table's entries: steps of 1/40, and finer ones towards each end, where lengths and gaps have their tails.
 LEVELS: Floats = np.concatenate([[0.0], _TAIL, np.arange(1, 40) / 40, 1 - _TAIL[::-1], [1.0]])
 

@@ -46,6 +46,35 @@ def head(trace: Trace, n: int) -> Trace:
     return replace(trace, **columns)
 
 
+def within(trace: Trace, longest: int) -> Trace:
+    """Only the requests whose prompt and output together are at most `longest` tokens.
+
+    Raises
+    ------
+    InputError
+        If none is, or if some requests follow others.
+    """
+    keep = trace.prompt + trace.output <= longest
+    if keep.all():
+        return trace
+    if trace.after is not None:
+        raise InputError(
+            f"{trace.name}: requests follow others, so long ones cannot be left out; limit the program with max_total"
+        )
+    if not keep.any():
+        raise InputError(f"{trace.name}: every request is longer than {longest} tokens; raise the limit")
+    columns: dict[str, Any] = {
+        name: None if (values := getattr(trace, name)) is None else values[keep]
+        for name in ("arrival", "prompt", "output", "max_new", "priority", "tenant")
+    }
+    if trace.hash_ids is not None and trace.hash_start is not None:
+        length = np.diff(trace.hash_start)
+        columns["hash_ids"] = trace.hash_ids[np.repeat(keep, length)]
+        columns["hash_start"] = np.concatenate([[0], np.cumsum(length[keep])])
+    notes = trace.notes | {"left out": f"{int((~keep).sum())} of {len(trace)} requests above {longest} tokens"}
+    return replace(trace, **columns, notes=notes)
+
+
 def faster(trace: Trace, factor: float) -> Trace:
     """Arrivals `factor` times as frequent. Think and tool times (`delay`) stay as they are.
 

@@ -274,7 +274,7 @@ def steps_within(first, slope, most, seconds):
     else:
         b = first - 0.5 * slope
         estimate = (math.sqrt(b * b + 2.0 * slope * seconds) - b) / slope
-    m = most if estimate >= most else max(1, int(math.ceil(estimate)))
+    m = most if estimate >= most else max(1, math.ceil(estimate))
     while m > 1 and series(first, slope, m - 1) >= seconds:
         m -= 1
     while m < most and series(first, slope, m) < seconds:
@@ -302,7 +302,7 @@ def count_gaps(hist, first, slope, m, n):
         done = 0
         for b in range(low, high):
             edge = math.exp(_LOG_MIN + (b + 1) * _LOG_STEP)
-            upto = min(m, max(done, int(math.ceil((edge - first) / slope))))
+            upto = min(m, max(done, math.ceil((edge - first) / slope)))
             hist[b] += n * (upto - done)
             done = upto
         hist[high] += n * (m - done)

@@ -8,12 +8,12 @@ from typing import NoReturn
 import numpy as np
 
 from rota.contracts import columns as col
-from rota.contracts.engine import EngineSpec
 from rota.contracts.serving import CAPABILITIES, BatchPolicy, Limits, StepPlan
+from rota.cost.engine import EngineSpec
 from rota.errors import PlanRejected, UnsupportedPolicy
 from rota.mechanisms.simulator import kernel
 from rota.mechanisms.simulator.reference import bind
-from rota.mechanisms.simulator.state import BAD, BUDGET, DONE, LAST_FINISHED, LEFT, NOW, UNTIL, WAKE_AT, State, new_state
+from rota.mechanisms.simulator.state import BAD, BUDGET, DONE, LAST_FINISHED, NOW, UNTIL, WAKE_AT, State, new_state
 from rota.mechanisms.simulator.view import SimView
 from rota.workload.trace import Trace
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 import numpy as np
 from llvmlite import ir
 from numba import carray, types
-from numba.extending import intrinsic, models, overload_attribute, register_model, typeof_impl, unbox
 from numba.core import cgutils
-from numba.extending import NativeValue
+from numba.extending import NativeValue, intrinsic, models, overload_attribute, register_model, typeof_impl, unbox
 
 from rota.mechanisms.simulator.state import State
 
@@ -63,10 +62,10 @@ def _pointer(typingctx, address):
     return types.voidptr(types.int64), codegen
 
 
-_INTS_1 = "ctl out paused ghosts level_tail inbox rel hist slots chain chain_start chain_block".split()
-_INTS_2 = "seq own grp heap stack_step fresh bucket bucket_head lane table block".split()
-_FLOATS_1 = "flt last lane_end stage_free delay cp layer head expert prefill_long acc".split()
-_FLOATS_2 = "tim stack_gap decode_table prefill_table timeline log".split()
+_INTS_1 = ["ctl", "out", "paused", "ghosts", "level_tail", "inbox", "rel", "hist", "slots", "chain", "chain_start", "chain_block"]
+_INTS_2 = ["seq", "own", "grp", "heap", "stack_step", "fresh", "bucket", "bucket_head", "lane", "table", "block"]
+_FLOATS_1 = ["flt", "last", "lane_end", "stage_free", "delay", "cp", "layer", "head", "expert", "prefill_long", "acc"]
+_FLOATS_2 = ["tim", "stack_gap", "decode_table", "prefill_table", "timeline", "log"]
 
 
 def _attribute(name: str, dtype: type, dims: int) -> None:

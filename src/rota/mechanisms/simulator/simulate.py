@@ -8,10 +8,11 @@ from collections.abc import Callable
 import numpy as np
 
 from rota.contracts import columns as col
-from rota.contracts.engine import EngineSpec
 from rota.contracts.serving import REJECTED, BatchPolicy
+from rota.cost.engine import EngineSpec
 from rota.errors import DoesNotFit, InputError
-from rota.mechanisms.simulator import kernel, state as st
+from rota.mechanisms.simulator import kernel
+from rota.mechanisms.simulator import state as st
 from rota.mechanisms.simulator.blocks import chain_hashes
 from rota.mechanisms.simulator.engine import Engine
 from rota.results.run import Run

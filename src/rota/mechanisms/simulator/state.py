@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from rota.contracts import columns as col
-from rota.contracts.engine import EngineSpec
 from rota.contracts.serving import FUTURE
 from rota.cost import kernel as cost_kernel
+from rota.cost.engine import EngineSpec
 from rota.errors import InputError
 from rota.results.run import TBT_BINS
 from rota.workload.trace import Trace

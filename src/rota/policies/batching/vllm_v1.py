@@ -57,6 +57,7 @@ from rota.policies.batching.compiled import (
 )
 from rota.policies.batching.policy import Batching, flag, step_tokens, whole
 
+
 class VllmV1(Batching):
     """vLLM's second scheduler.
 
@@ -99,11 +100,12 @@ class VllmV1(Batching):
     def start(self, limits: Limits) -> None:
         """Take over an engine's limits."""
         super().start(limits)
-        self._evicting = False
+        #: After a plan that only evicts: the running sequence it made room for, and the tokens that one was to get.
+        self._promise: tuple[int, int] | None = None
 
     def plan(self, view: EngineView) -> StepPlan:
         """Decodes and unfinished prompts, evicting where memory is short; then, if nobody was evicted, new prompts."""
-        evicted, self._evicting = self._evicting, False
+        promise, self._promise = self._promise, None
         size = self.block_size
         budget = self.max_step_tokens - view.n_decode
         free = view.free_blocks - view.decode_need
@@ -116,15 +118,17 @@ class VllmV1(Batching):
                 done = seq.n_computed
                 left = seq.n_known - done
                 n = min(left, self.longest_chunk, budget)
+                if promise and promise[0] == seq.sid:
+                    n = min(n, promise[1])
                 free -= max(0, -(-(done + n) // size) - seq.kv_blocks)
                 budget -= n
                 work.append(Work(seq.sid, n))
         if free < 0 or (budget == 0 and work and self.limits.pp > 1):
-            return self._in_order(view)
+            return self._in_order(view, promise)
         seats = self.max_seqs - view.n_running
         waits = view.n_waiting
         full = False
-        if waits and not evicted and budget > 0 and seats > 0:
+        if waits and not promise and budget > 0 and seats > 0:
             ledger = view.ledger() if self.prefix_caching else None
             for seq in view.waiting:
                 known = seq.n_known
@@ -144,7 +148,7 @@ class VllmV1(Batching):
                 waits -= 1
                 if budget == 0 or seats == 0:
                     break
-        if len(work) > 1 or (evicted and waits) or (full and self.prefix_caching):
+        if len(work) > 1 or promise or (full and self.prefix_caching):
             # a blocked head may yet gain cached blocks from those that run, so with a prefix cache each step looks at it
             return StepPlan(tuple(work))
         wake = FINISH
@@ -152,7 +156,7 @@ class VllmV1(Batching):
             wake = ARRIVAL | FINISH if work or full else ARRIVAL
         return StepPlan(tuple(work), repeat=left // work[0].n_tokens if work else ALWAYS, wake=wake)
 
-    def _in_order(self, view: EngineView) -> StepPlan:
+    def _in_order(self, view: EngineView, promise: tuple[int, int] | None) -> StepPlan:
         """Serve running sequences one by one, in order of admission: memory is short, or (pipeline stages) a prompt that stands
         before decodes may leave them no budget.
         """
@@ -165,13 +169,15 @@ class VllmV1(Batching):
         for i, seq in enumerate(running):
             done = seq.n_computed
             n = min(seq.n_known - done, self.longest_chunk, budget)
+            if promise and promise[0] == seq.sid:
+                n = min(n, promise[1])
             need = max(0, -(-(done + n) // size) - seq.kv_blocks) if n else 0
             if need > free:
                 if seq.sid == victim.sid and self.order == "priority":
                     # vLLM's loop over running sequences ends here: those behind get nothing in this step
                     pause += [other.sid for other in running[i + 1 :] if other.phase == DECODE]
                     return StepPlan(tuple(work), evict=(seq.sid,), pause=tuple(pause))
-                self._evicting = True
+                self._promise = seq.sid, n
                 return StepPlan(decode=False, evict=(victim.sid,))
             free -= need
             budget -= n
@@ -199,10 +205,13 @@ def _urgency(seq: SeqView) -> tuple[int, float, int]:
 
 
 @njit(cache=True)
-def _evict_only(out: Ints, sid: int) -> None:
+def _evict_only(out: Ints, sid: int, promised: int, promise: int) -> None:
+    """Evict `sid`. The two entries behind the list remind the next call of what `VllmV1._promise` says."""
     begin_plan(out, 0, 1, ARRIVAL | FINISH, 0)
     out[N_EVICT] = 1
     out[HEADER] = sid
+    out[HEADER + 1] = promised
+    out[HEADER + 2] = promise
 
 
 @njit(cache=True)
@@ -222,7 +231,7 @@ def _victim(seq: Ints, tim: Floats, ctl: Ints, priority: int) -> int:
 
 
 @njit(cache=True)
-def _plan_in_order(seq: Ints, tim: Floats, ctl: Ints, par: Ints, out: Ints) -> None:
+def _plan_in_order(seq: Ints, tim: Floats, ctl: Ints, par: Ints, out: Ints, promised: int, promise: int) -> None:
     """`VllmV1._in_order`."""
     budget, longest_chunk, priority = par[2], par[3], par[5]
     victim = _victim(seq, tim, ctl, priority)
@@ -237,10 +246,12 @@ def _plan_in_order(seq: Ints, tim: Floats, ctl: Ints, par: Ints, out: Ints) -> N
         if seq[sid, FLIGHT] == 0 and not stopped:
             done = seq[sid, COMPUTED]
             n = min(seq[sid, KNOWN] - done, longest_chunk, budget)
+            if sid == promised:
+                n = min(n, promise)
             need = max(0, (done + n + size - 1) // size - seq[sid, BLOCKS]) if n > 0 else 0
             if need > free:
                 if sid != victim or priority == 0:
-                    _evict_only(out, victim)
+                    _evict_only(out, victim, sid, n)
                     return
                 out[N_EVICT] = 1
                 out[HEADER] = sid
@@ -271,6 +282,8 @@ def _plan(seq: Ints, tim: Floats, ctl: Ints, par: Ints, out: Ints) -> None:
     max_seqs, longest, budget, longest_chunk, caching, priority = par[0], par[1], par[2], par[3], par[4], par[5]
     # the plan of the call before still stands in `out`: if it only evicted, this is its next round
     evicted = out[N_EVICT] > 0 and out[DECODE_FLAG] == 0
+    promised = out[HEADER + 1] if evicted else -1
+    promise = out[HEADER + 2]
     begin_plan(out, 1, ALWAYS, FINISH, 0)
     size = ctl[BLOCK_SIZE]
     budget -= ctl[N_DECODE]
@@ -284,15 +297,17 @@ def _plan(seq: Ints, tim: Floats, ctl: Ints, par: Ints, out: Ints) -> None:
                 done = seq[sid, COMPUTED]
                 left = seq[sid, KNOWN] - done
                 n = min(left, longest_chunk, budget)
+                if sid == promised:
+                    n = min(n, promise)
                 free -= max(0, (done + n + size - 1) // size - seq[sid, BLOCKS])
                 budget -= n
                 at = put_work(out, at, sid, n, 0)
             sid = seq[sid, PNEXT]
     if free < 0 or (budget == 0 and out[N_WORK] > 0 and ctl[STAGES] > 1):
         if priority == 0 and ctl[STAGES] == 1:
-            _evict_only(out, ctl[RUN_TAIL])
+            _evict_only(out, ctl[RUN_TAIL], -1, 0)
         else:
-            _plan_in_order(seq, tim, ctl, par, out)
+            _plan_in_order(seq, tim, ctl, par, out, promised, promise)
         return
     seats = max_seqs - ctl[N_RUNNING]
     waits = ctl[N_WAITING]
@@ -319,7 +334,7 @@ def _plan(seq: Ints, tim: Floats, ctl: Ints, par: Ints, out: Ints) -> None:
             seats -= 1
             waits -= 1
             sid = seq[sid, NEXT]
-    if out[N_WORK] > 1 or (evicted and waits > 0) or (full and caching):
+    if out[N_WORK] > 1 or evicted or (full and caching):
         out[REPEAT] = 1
         out[WAKE] = ARRIVAL | FINISH
         return

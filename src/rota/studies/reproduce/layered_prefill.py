@@ -1,7 +1,7 @@
-"""Layered prefill's claims: lower TTFT, latency, energy and expert traffic than chunked prefill on a mixture of experts, at no longer token gaps.
+"""Layered prefill's claims: on a mixture of experts, lower TTFT, latency, energy and expert traffic than chunks, at no longer token gaps.
 
-Both sides are swept over their parameter, because the claim is about the frontier: chunk sizes against cohort units and stages. The short-prompt trace,
-where a waiting cohort costs more than it saves, is shown beside the long one.
+Both sides are swept over their parameter, because the claim is about the frontier: chunk sizes against cohort units and stages. The
+short-prompt trace, where a waiting cohort costs more than it saves, is shown beside the long one.
 """
 
 from __future__ import annotations

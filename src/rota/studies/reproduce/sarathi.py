@@ -48,7 +48,7 @@ def run(options: Options) -> Report:
     ))  # fmt: skip
     rows, worst = _overheads()
     tables.append(Table("Cost of chunked against whole prefill, Yi-34B on 2 x A100", rows))
-    inside = sum(abs(float(r["here (%)"]) - float(r["paper (%)"])) <= 5 for r in rows)
+    inside = sum(abs(float(str(r["here (%)"])) - float(str(r["paper (%)"]))) <= 5 for r in rows)
     findings.append(Finding(
         "Chunking costs little", "Yi-34B on 2 x A100, chunks of 512 and 2048 tokens, prompts of 2k to 16k", "-20% to +19%, by prompt and chunk",
         f"{inside} of {len(rows)} cells within 5 points, worst off by {worst:.0f} points", REPRODUCED if inside == len(rows) else PARTLY,

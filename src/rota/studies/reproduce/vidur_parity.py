@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rota.contracts.engine import EngineSpec
+from rota.cost.engine import EngineSpec
 from rota.cost.parity import vidur_tables
 from rota.errors import InputError
 from rota.mechanisms.simulator import simulate
@@ -66,6 +66,6 @@ def run(options: Options) -> Report:
         good = worst <= ROUNDING + TOLERANCE
         findings.append(Finding(
             claim, f"{conditions}; {row['run']}", "equal to 1e-9 s", f"largest difference {worst:.2g} s over {row['requests']} requests",
-            REPRODUCED if good else NOT, "the stored figures are rounded to 1e-7 s" if _ENOUGH < worst and good else "",
+            REPRODUCED if good else NOT, "the stored figures are rounded to 1e-7 s" if worst > _ENOUGH and good else "",
         ))  # fmt: skip
     return Report("vidur-parity", findings, [Table("Largest differences", rows)], seconds=time.perf_counter() - began)

@@ -1,4 +1,4 @@
-"""What a mechanism needs to stand in for an engine: its limits and its step costs."""
+"""What a mechanism needs to stand in for an engine: its memory and its step costs."""
 
 from __future__ import annotations
 
