@@ -24,8 +24,8 @@ lint: $(DEV)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-bench: $(DEV)
-	$(BIN)/python -m pytest benchmarks --benchmark-only -p no:xdist
+bench: $(READY)
+	$(BIN)/python benchmarks/speed.py
 
 readme: $(READY)
 	$(BIN)/python scripts/readme.py

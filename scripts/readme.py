@@ -24,9 +24,9 @@ from rota.results.output import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 # Okabe and Ito's colours, told apart by nearly everybody
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#000000")
-METRICS = ("goodput", "ttft_p50", "ttft_p99", "tbt_p99", "e2e_p50", "output_throughput")
-WIDTH, HEIGHT, LEFT, TOP, GAP = 960, 420, 60, 84, 70
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8c8c", "#a0522d")
+METRICS = ("goodput", "ttft_p50", "ttft_p99", "tbt_p99", "e2e_p50")
+WIDTH, HEIGHT, LEFT, TOP, GAP = 980, 420, 60, 84, 96
 
 
 def table(found: Comparison) -> str:

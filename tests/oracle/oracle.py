@@ -116,8 +116,8 @@ class Engine:
         before = len(self.waiting), len(self.running)
         items = self.plan(self)
         self.blocks.fulfil()
-        if not items:  # evictions or rejections alone: ask again, at once only if no step in flight will give occasion
-            self.ask_again = before != (len(self.waiting), len(self.running)) and not self.flying
+        if not items:  # evictions or rejections alone are progress: ask again at once
+            self.ask_again = before != (len(self.waiting), len(self.running))
             return
         for item in items:
             req = item.req

@@ -43,7 +43,7 @@ def tables(draw: st.DrawFn, pp: int) -> StepTables:
     if draw(st.integers(0, 3)) == 0:
         c = np.arange(30)
         return StepTables(**common, kind=TABLE, kv_scale=8, decode_table=np.add.outer(np.arange(1, 9) * 1.3e-5, c * 4.7e-6),
-                          prefill_table=np.add.outer(np.arange(1, 33) * 2.9e-6, c * 3.7e-6), prefill_long=np.arange(1, 200) * 2.9e-6,
+                          prefill_table=np.add.outer(np.arange(1, 300) * 2.9e-6, np.arange(160) * 3.7e-6), prefill_long=np.arange(1, 600) * 2.9e-6,
                           batch_factor=1.1)  # fmt: skip
     return StepTables(**common, prefill_floor=1.2e-5, prefill_flop_s=4.1e-8, prefill_byte_s=9.3e-7, query_byte_s=2e-7,
                       decode_floor=1.1e-5, decode_byte_s=1.7e-6)  # fmt: skip

@@ -191,8 +191,8 @@ def _near(a: Any, b: Any) -> bool:
 
 
 @pytest.mark.parametrize("name", list(REAL))
-def test_no_row_of_the_real_trace_is_shipped(shared: Path, name: str) -> None:
-    size = len(json.dumps(fitted(name).to_dict()))
+def test_what_is_shipped_is_far_too_small_to_hold_the_trace(shared: Path, name: str) -> None:
+    size = len(json.dumps(fitted(name).to_dict(), separators=(",", ":")))
     assert size < 20_000
     assert size < (shared / "data" / "llm" / REAL[name]).stat().st_size / 20
 
@@ -220,7 +220,7 @@ def test_conversations_go_on_in_what_is_drawn() -> None:
     shared, latest = reuse(trace)
     (later,) = np.nonzero(shared > 1)
     assert len(later) / 5000 == pytest.approx(0.35, abs=0.05)
-    assert np.all(trace.arrival[later] > trace.arrival[latest[later]])
+    assert np.all(trace.arrival[later] >= trace.arrival[latest[later]])
     assert np.all(shared[1:] >= 1)
 
 

@@ -104,7 +104,7 @@ class Deployment:
         device = self.device if isinstance(self.device, Accelerator) else load_device(self.device)
         link = load_link(device.link)
         _check_options(self)
-        _check_split(self, shape, device)
+        _check_split(shape, device, self.tensor_parallel_size, self.pipeline_parallel_size)
         max_len = shape.max_len if self.max_model_len is None else self.max_model_len
         if max_len > shape.max_len:
             raise InputError(f"max_model_len is {max_len}, but {shape.name} takes {shape.max_len} tokens at most; lower it")
@@ -139,7 +139,10 @@ class Deployment:
 
     def memory(self, max_step_tokens: int = 0) -> Memory:
         """What the fullest rank holds when a step takes up to so many tokens (0: those of a longest request, at most 16,384)."""
-        m, ranks, stages = self.shape, self.tensor_parallel_size, self.pipeline_parallel_size
+        return self._memory(self.tensor_parallel_size, max_step_tokens)
+
+    def _memory(self, ranks: int, max_step_tokens: int = 0) -> Memory:
+        m, stages = self.shape, self.pipeline_parallel_size
         tokens = min(max_step_tokens or self.max_len, MOST_TOKENS)
         dense = (3 if m.gated else 2) * -(-max(m.ffn, m.shared_ffn) // ranks)
         routed = m.experts_per_token * (m.hidden + (3 if m.gated else 2) * -(-m.expert_ffn // ranks)) if m.experts else 0
@@ -231,15 +234,11 @@ class Deployment:
     def _enough(self) -> int:
         """The smallest larger number of tensor-parallel ranks that would hold the model and one request; 0 if there is none."""
         for ranks in range(self.tensor_parallel_size + 1, self.accelerator.max_tp + 1):
-            other = object.__new__(Deployment)
-            for name in self.__dataclass_fields__:
-                object.__setattr__(other, name, getattr(self, name))
-            object.__setattr__(other, "tensor_parallel_size", ranks)
             try:
-                _check_split(other, self.shape, self.accelerator)
+                _check_split(self.shape, self.accelerator, ranks, self.pipeline_parallel_size)
             except InputError:
                 continue
-            memory = other.memory()
+            memory = self._memory(ranks)
             if memory.for_kv >= memory.kv_per_token * (self.max_len + self.block_size):
                 return ranks
         return 0
@@ -261,8 +260,7 @@ def _check_options(given: Deployment) -> None:
     _format("kv_cache_dtype", given.kv_cache_dtype, KV)
 
 
-def _check_split(given: Deployment, shape: ModelShape, device: Accelerator) -> None:
-    ranks, stages = given.tensor_parallel_size, given.pipeline_parallel_size
+def _check_split(shape: ModelShape, device: Accelerator, ranks: int, stages: int) -> None:
     if ranks > device.max_tp:
         raise InputError(
             f"tensor_parallel_size is {ranks}, but a node joins {device.max_tp} {device.name}; lower it or add pipeline stages"

@@ -125,7 +125,8 @@ def _factory(name: str) -> Callable[..., object]:
     module, _, attribute = source.partition(":")
     try:
         found: Callable[..., object] = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+        inspect.signature(found)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise InputError(f"policy {name}: cannot load {source} ({error}); repair or uninstall the package it is in") from error
     return found
 

@@ -57,7 +57,7 @@ class Conversations:
         Quantiles of the tokens by which such a prompt exceeds the previous prompt and output together (may be negative).
     kept_share : float64 (len(LEVELS),)
         Otherwise: quantiles of the share of the previous prompt's runs, beyond the system's, that is kept,
-    resized : float64 (len(LEVELS),)
+    resized : float64 (k, len(LEVELS))
         and of the ratio of the next prompt to the previous one.
     pause : float64 (len(LEVELS),)
         Quantiles of seconds from one turn's arrival to the next one's.
@@ -80,7 +80,7 @@ class Conversations:
         """Every table with the shape it must have."""
         m = len(LEVELS)
         shapes = {
-            "continues": (2, k), "keeps": (k,), "growth": (k, m), "kept_share": (m,), "resized": (m,), "pause": (m,),
+            "continues": (2, k), "keeps": (k,), "growth": (k, m), "kept_share": (m,), "resized": (k, m), "pause": (m,),
         }  # fmt: skip
         return {name: (getattr(self, name), shape) for name, shape in shapes.items()}
 
@@ -127,7 +127,7 @@ class Conversations:
         m = len(when)
         whole = rng.random(m) < self.keeps[place]
         grown = last.prompt + last.output + interpolate(self.growth, place, rng.random(m))
-        resized = last.prompt * interpolate(self.resized[None], 0, rng.random(m))
+        resized = last.prompt * interpolate(self.resized, place, rng.random(m))
         beyond = np.maximum(0, last.prompt // self.block - self.system)
         share = np.where(whole, 1.0, interpolate(self.kept_share[None], 0, rng.random(m)))
         shared = np.minimum(self.system + np.floor(share * beyond + 1e-9).astype(np.int64), last.runs)
@@ -143,7 +143,7 @@ class Conversations:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for a JSON file."""
-        return {f.name: significant(getattr(self, f.name), 5) for f in fields(self)}
+        return {f.name: significant(getattr(self, f.name), 4) for f in fields(self)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Conversations:

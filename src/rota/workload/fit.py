@@ -174,9 +174,9 @@ def _conversations(trace: Trace, parent: Ints, shared: Ints, system: int, place:
         longest=int(trace.prompt.max()),
         continues=_continues(trace, parent, pause, place, k),
         keeps=np.array([_share(whole[place[mother] == s], whole) for s in range(k)]),
-        growth=np.stack([_growth(growth[whole & (place[mother] == s)], growth[whole]) for s in range(k)]),
+        growth=np.stack([_pooled(growth[whole & (place[mother] == s)], growth[whole]) for s in range(k)]),
         kept_share=table(share[some]),
-        resized=table(resized[some]),
+        resized=np.stack([_pooled(resized[some & (place[mother] == s)], resized[some]) for s in range(k)]),
         pause=table(np.repeat(pause, _weights(trace, pause))),
         correlation=float(np.corrcoef(score[child], score[mother])[0, 1]),
     )
@@ -186,7 +186,7 @@ def _share(found: NDArray[np.bool_], pooled: NDArray[np.bool_]) -> float:
     return float(found.mean() if len(found) >= 30 else pooled.mean())
 
 
-def _growth(found: Floats, pooled: Floats) -> Floats:
+def _pooled(found: Floats, pooled: Floats) -> Floats:
     return table(found if len(found) >= 30 else pooled)
 
 

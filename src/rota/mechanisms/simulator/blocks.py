@@ -2,7 +2,7 @@
 
 As in vLLM v1 [0.10]: full blocks are entered under the identity of their content and everything before it; blocks that nobody
 holds stay in the cache and wait, least recently used first, to be taken for new use; a released sequence gives its blocks back end
-first, so that the end goes before the beginning. Unlike there, a second block with the same content is not entered.
+first, so that the end goes before the beginning. A second block with the same content is entered too, behind the first.
 Engines without a prefix cache only count blocks and never come here.
 """
 
@@ -49,21 +49,20 @@ def chain_hashes(hash_ids, hash_start):
 
 @njit(cache=True)
 def content(e, sid, i):
-    """Identity of block `i` of a sequence; 0 where nothing is known about its tokens."""
+    """Identity of block `i` of a sequence and all before it; its own where the trace says nothing about its tokens."""
     per = e.chain_block[0]
-    if per == 0:
-        return np.int64(0)
-    at = e.chain_start[sid] + i // per
-    if at >= e.chain_start[sid + 1]:
-        return np.int64(0)
-    return mix(e.chain[at], i % per)
+    if per > 0:
+        at = e.chain_start[sid] + i // per
+        if at < e.chain_start[sid + 1]:
+            return mix(e.chain[at], i % per)
+    return mix(~np.int64(sid), i)
 
 
 @njit(cache=True)
 def find(table, key):
-    """Row of `key` in the map, or -1."""
+    """Row of the block first entered under `key`, or -1."""
     mask = table.shape[0] - 1
-    at = key & mask if key >= 0 else (key & np.int64(0x7FFFFFFFFFFFFFFF)) & mask
+    at = (key & np.int64(0x7FFFFFFFFFFFFFFF)) & mask
     while table[at, 0] != 0:
         if table[at, 0] == key:
             return at
@@ -82,10 +81,12 @@ def insert(table, key, block):
 
 
 @njit(cache=True)
-def remove(table, key):
-    """Delete `key`, moving later entries of the run back so that no gap splits it."""
+def remove(table, key, block):
+    """Delete the entry of `block`, moving later entries back so that no gap splits the run; equal keys keep their order."""
     mask = table.shape[0] - 1
     hole = find(table, key)
+    while table[hole, 0] != key or table[hole, 1] != block:
+        hole = (hole + 1) & mask
     at = hole
     while True:
         at = (at + 1) & mask
@@ -119,7 +120,7 @@ def _take(e):
     b = e.ctl[FREE_FIRST]
     _unlink(e, b)
     if e.block[b, CONTENT] != 0:
-        remove(e.table, e.block[b, CONTENT])
+        remove(e.table, e.block[b, CONTENT], b)
         e.block[b, CONTENT] = 0
     e.block[b, REFS] = 1
     return b
@@ -131,10 +132,7 @@ def lookup_prefix(e, sid):
     most = (e.seq[sid, KNOWN] - 1) // e.ctl[BLOCK_SIZE]
     idle = 0
     for i in range(most):
-        key = content(e, sid, i)
-        if key == 0:
-            return i, idle
-        at = find(e.table, key)
+        at = find(e.table, content(e, sid, i))
         if at < 0:
             return i, idle
         if e.block[e.table[at, 1], REFS] == 0:
@@ -175,11 +173,9 @@ def commit(e, sid, computed):
     slot = e.own[sid, SLOT]
     full = computed // e.ctl[BLOCK_SIZE]
     for i in range(e.own[sid, COMMITTED], full):
-        key = content(e, sid, i)
-        if key == 0:
-            break
-        if find(e.table, key) < 0:
-            b = e.held[slot, i]
+        b = e.held[slot, i]
+        if e.block[b, CONTENT] == 0:
+            key = content(e, sid, i)
             insert(e.table, key, b)
             e.block[b, CONTENT] = key
     e.own[sid, COMMITTED] = max(full, e.own[sid, COMMITTED])

@@ -122,12 +122,14 @@ def _enter_bucket(e, g, sid, at):
     e.bucket[g, at] += 1
     e.grp[g, G_BUCKETED] += 1
     if e.ctl[CACHING]:
-        head = e.bucket_head[g, at]
-        e.own[sid, B_NEXT] = head
-        e.own[sid, B_PREV] = -1
-        if head >= 0:
-            e.own[head, B_PREV] = sid
-        e.bucket_head[g, at] = sid
+        tail = e.bucket_tail[g, at]
+        e.own[sid, B_NEXT] = -1
+        e.own[sid, B_PREV] = tail
+        if tail >= 0:
+            e.own[tail, B_NEXT] = sid
+        else:
+            e.bucket_head[g, at] = sid
+        e.bucket_tail[g, at] = sid
 
 
 @njit(cache=True)
@@ -144,6 +146,8 @@ def _leave_bucket(e, g, sid):
             e.bucket_head[g, at] = after
         if after >= 0:
             e.own[after, B_PREV] = before
+        else:
+            e.bucket_tail[g, at] = before
 
 
 @njit(cache=True)

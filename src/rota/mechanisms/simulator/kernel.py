@@ -101,6 +101,8 @@ from rota.mechanisms.simulator.state import (
     A_PCONTEXT,
     A_PREFILL,
     A_STEPS,
+    ADMISSIONS,
+    ADMITTED,
     AVAIL,
     B_NEXT,
     BAD,
@@ -135,6 +137,7 @@ from rota.mechanisms.simulator.state import (
     LOG_ON,
     LOG_ROWS,
     MARK,
+    N_ENDING,
     N_PAUSED,
     N_REL,
     NEXT_EVENT,
@@ -396,8 +399,28 @@ def finish(e, sid, now, padded):
         e.ctl[GHOST_CONTEXT] += e.seq[sid, KNOWN]
     else:
         _unlink_running(e, sid)
-        _free_blocks(e, sid)
+        if e.ctl[CACHING]:
+            e.ending[e.ctl[N_ENDING]] = sid
+            e.ctl[N_ENDING] += 1
+        else:
+            _free_blocks(e, sid)
     _end(e, sid, now)
+
+
+@njit(cache=True)
+def _free_ended(e):
+    """Give back the blocks of those that ended in this step, in order of admission: with a prefix cache the order matters."""
+    n = e.ctl[N_ENDING]
+    for i in range(1, n):
+        sid = e.ending[i]
+        at = i
+        while at > 0 and e.own[e.ending[at - 1], ADMITTED] > e.own[sid, ADMITTED]:
+            e.ending[at] = e.ending[at - 1]
+            at -= 1
+        e.ending[at] = sid
+    for i in range(n):
+        _free_blocks(e, e.ending[i])
+    e.ctl[N_ENDING] = 0
 
 
 @njit(cache=True)
@@ -506,6 +529,8 @@ def apply(e):
             _unlink_waiting(e, sid)
             _link_running(e, sid)
             seq[sid, PHASE] = PREFILL
+            own[sid, ADMITTED] = ctl[ADMISSIONS]
+            ctl[ADMISSIONS] += 1
             seq[sid, BLOCKS] = 0
             seq[sid, COMPUTED] = 0
             if ctl[CACHING]:
@@ -813,6 +838,8 @@ def _one_step(e):
         at += WORK_SIZE
     if ctl[N_PAUSED] > 0:
         _rejoin_paused(e)
+    if ctl[N_ENDING] > 0:
+        _free_ended(e)
     ctl[LAST_FINISHED] = ended
     return (1 if ended > 0 else 0) | (2 if completed > 0 else 0)
 
@@ -870,6 +897,8 @@ def _stretch(e, limit):
     e.flt[NOW] = now
     ctl[LEFT] -= done - 1
     ended = _finish_due(e, g, now, out[PADDED] != 0)
+    if ctl[N_ENDING] > 0:
+        _free_ended(e)
     ctl[LAST_FINISHED] = ended
     return 1 if ended > 0 else 0
 
@@ -1020,6 +1049,8 @@ def _complete(e, slot):
         e.seq[sid, FLIGHT] = 0
         if _advance_work(e, sid, e.lane_work[slot, i, 1], e.lane_work[slot, i, 3], e.lane_work[slot, i, 4], now, False) == 2:
             ended += 1
+    if ctl[N_ENDING] > 0:
+        _free_ended(e)
     ctl[LAST_FINISHED] = ended
 
 

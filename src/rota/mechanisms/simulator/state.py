@@ -20,12 +20,12 @@ from rota.workload.trace import Trace
 
 # private per-request columns, int64
 (OUTPUT, JOIN, KEY, HEAP_AT, BUCKET, B_NEXT, B_PREV, SLOT, COMMITTED, RECOMPUTED, CACHED, CHILD, SIBLING, LEVEL, MARK, FRESH,
- REPLICA) = range(17)  # fmt: skip
-OWN_COLUMNS = 17
+ REPLICA, ADMITTED) = range(18)  # fmt: skip
+OWN_COLUMNS = 18
 # private entries of ctl, after the public ones; WATCH: stop when so many dependent requests are due (0: never)
 (IN_HEAD, IN_TAIL, WAIT_TAIL, PRE_TAIL, AVAIL, LEFT, DONE, CACHING, PEAK, EVENTS, PLANS, STEPS, LOG_ON, LOG_ROWS, BAD, SERIAL,
  COMPRESS, N_REL, TAKE_REL, N_PAUSED, GHOSTS, GHOST_CONTEXT, LAST_FINISHED, FREE_FIRST, FREE_LAST, SLOTS_FREE, LEVELS,
- BUDGET, FRESH_PLAN, WATCH, FLAGS) = range(24, 55)  # fmt: skip
+ BUDGET, FRESH_PLAN, WATCH, FLAGS, ADMISSIONS, N_ENDING) = range(24, 57)  # fmt: skip
 # entries of flt
 NOW, UNTIL, WAKE_AT, TL_WIDTH, NEXT_EVENT = range(5)
 # entries of grp, int64 (groups, GRP): the standing set (AVAIL) and, with pipeline parallelism, the sets in flight
@@ -62,6 +62,8 @@ class State(NamedTuple):
     fresh: np.ndarray
     bucket: np.ndarray
     bucket_head: np.ndarray
+    bucket_tail: np.ndarray
+    ending: np.ndarray  # ended in the present step, blocks not yet given back
     lane: np.ndarray
     lane_end: np.ndarray
     lane_work: np.ndarray
@@ -168,7 +170,8 @@ def new_state(
         grp=grp, last=np.zeros(groups), heap=np.zeros((groups, seats + 1), np.int64),
         stack_step=np.zeros((groups, stack), np.int64), stack_gap=np.zeros((groups, stack)),
         fresh=np.zeros((groups, seats + 1), np.int64), bucket=np.zeros((groups, size), np.int64),
-        bucket_head=np.full((groups, size), -1, np.int64), lane=np.zeros((pp, LANE), np.int64), lane_end=np.full(pp, np.inf),
+        bucket_head=np.full((groups, size), -1, np.int64),
+        bucket_tail=np.full((groups, size), -1, np.int64), ending=np.zeros(seats + 1, np.int64), lane=np.zeros((pp, LANE), np.int64), lane_end=np.full(pp, np.inf),
         lane_work=np.zeros((pp if pp > 1 else 1, seats + 1, col.WORK_SIZE) if pp > 1 else (1, 1, col.WORK_SIZE), np.int64),
         stage_free=np.zeros(pp), paused=np.zeros(seats + 1, np.int64), ghosts=np.zeros(seats + 1, np.int64),
         level_tail=np.full(max(1, len(shared["levels"])), -1, np.int64), inbox=np.zeros(0, np.int64),

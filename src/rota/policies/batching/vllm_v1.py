@@ -163,6 +163,10 @@ class VllmV1(Batching):
         size = self.block_size
         running = view.running
         victim = running[-1] if self.order == "fcfs" else max(running, key=_urgency)
+        if self.order == "fcfs" and self.limits.pp == 1:
+            # whoever lacks blocks, the last one goes; and no prompt stands before a decode that it leaves no budget
+            self._promise = -1, 0
+            return StepPlan(decode=False, evict=(victim.sid,))
         free, budget = view.free_blocks, self.max_step_tokens
         work: list[Work] = []
         pause: list[int] = []

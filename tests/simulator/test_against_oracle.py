@@ -1,0 +1,39 @@
+"""The simulator against the independent plain-Python one, request by request, over random scenarios."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+from rota.mechanisms.simulator import simulate
+from rota.policies.registry import make_policy
+from tests.oracle.oracle import simulate_oracle
+from tests.simulator.scenarios import POLICIES, scenarios
+
+CASES = {name: (name, options) for name, options in POLICIES.items() if name != "sarathi-dynamic"}
+V1 = POLICIES["vllm-v1"]
+CASES |= {
+    "vllm-v1 no cache": ("vllm-v1", V1 | {"enable_prefix_caching": False}),
+    "vllm-v1 priority": ("vllm-v1", V1 | {"scheduling_policy": "priority"}),
+    "vllm-v1 threshold": ("vllm-v1", V1 | {"long_prefill_token_threshold": 9}),
+    "static padded": ("static", POLICIES["static"] | {"padded": True}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@given(scenario=scenarios())
+def test_every_request_is_served_as_the_oracle_serves_it(case, scenario):
+    name, options = CASES[case]
+    engine = replace(scenario.engine, tables=replace(scenario.engine.tables, noise=0.0))
+    if engine.pp > 1 and (name == "layered" or "padded" in options):
+        engine = replace(engine, pp=1, tables=replace(engine.tables, stages=1))
+    router = "round-robin" if scenario.router == "random" else scenario.router
+    ours = simulate(scenario.trace, make_policy(name, **options), engine, replicas=scenario.replicas, router=router)
+    theirs = simulate_oracle(scenario.trace, name, options, engine, scenario.replicas, router)
+    for column in ("replica", "preemptions", "recomputed", "cached", "rejected"):
+        np.testing.assert_array_equal(getattr(ours, column), theirs[column], err_msg=column)
+    for column in ("arrival", "first_scheduled", "first_token", "finish", "max_tbt"):
+        np.testing.assert_allclose(getattr(ours, column), theirs[column], rtol=1e-9, atol=1e-12, err_msg=column)
+    assert ours.tbt_histogram.sum() == sum(len(gaps) for gaps in theirs["gaps"])
