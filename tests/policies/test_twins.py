@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from rota.contracts.columns import REUSABLE_ROWS
 from rota.policies.registry import make_policy
 from tests.policies.views import ColumnsView, evict, plain, read_plan, states
 
@@ -19,7 +20,9 @@ CASES = {
     "sarathi wide": dict(max_num_seqs=12, max_num_batched_tokens=300, watermark=0.1),
     "vllm-v1": dict(max_num_seqs=8, max_num_batched_tokens=24),
     "vllm-v1 no cache": dict(max_num_seqs=12, max_num_batched_tokens=60, enable_prefix_caching=False),
-    "vllm-v1 threshold": dict(max_num_seqs=8, max_num_batched_tokens=60, long_prefill_token_threshold=9),
+    "vllm-v1 threshold": dict(
+        max_num_seqs=8, max_num_batched_tokens=60, long_prefill_token_threshold=9, enable_prefix_caching=False
+    ),
     "vllm-v1 priority": dict(max_num_seqs=8, max_num_batched_tokens=24, scheduling_policy="priority"),
 }
 
@@ -44,3 +47,9 @@ def test_twin_equals_python(case, state):
             return
         evict(seq, ctl, plan.evict)
     raise AssertionError("evictions never end")
+
+
+def test_no_twin_where_the_columns_show_too_little():
+    assert hasattr(make_policy("vllm-v1", max_num_seqs=REUSABLE_ROWS, max_num_batched_tokens=1 << 20), "twin")
+    assert not hasattr(make_policy("vllm-v1", max_num_seqs=REUSABLE_ROWS + 1, max_num_batched_tokens=1 << 20), "twin")
+    assert not hasattr(make_policy("vllm-v1", max_num_seqs=4, long_prefill_token_threshold=9), "twin")

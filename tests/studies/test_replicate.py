@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rota.errors import InputError, PlanRejected, RotaError
@@ -16,6 +16,7 @@ from rota.studies.replicate import NOMINAL, UNSTATED_ERROR, cost_draws, in_paral
 from tests.studies.servers import SteadyServer
 
 
+@settings(max_examples=15)
 @given(st.floats(0.01, 0.3), st.integers(0, 1000))
 def test_draws_deviate_as_much_as_the_error_says(error: float, seed: int) -> None:
     factors = np.array([draw.linear for draw in cost_draws({"linear (hold-out)": error}, 20_001, seed)[1:]])

@@ -115,18 +115,6 @@ def _unlink(e, b):
 
 
 @njit(cache=True)
-def _take(e):
-    """The least recently used free block, emptied."""
-    b = e.ctl[FREE_FIRST]
-    _unlink(e, b)
-    if e.block[b, CONTENT] != 0:
-        remove(e.table, e.block[b, CONTENT], b)
-        e.block[b, CONTENT] = 0
-    e.block[b, REFS] = 1
-    return b
-
-
-@njit(cache=True)
 def lookup_prefix(e, sid):
     """(blocks, idle blocks) of the longest cached prefix of a waiting sequence, at most its known tokens less one."""
     most = (e.seq[sid, KNOWN] - 1) // e.ctl[BLOCK_SIZE]
@@ -143,16 +131,22 @@ def lookup_prefix(e, sid):
 @njit(cache=True)
 def hold_prefix(e, sid):
     """Give a newly admitted sequence a block table and the cached prefix."""
+    block, held, table = e.block, e.held, e.table
     e.ctl[SLOTS_FREE] -= 1
     slot = e.slots[e.ctl[SLOTS_FREE]]
     e.own[sid, SLOT] = slot
-    hits, _ = lookup_prefix(e, sid)
-    for i in range(hits):
-        b = e.table[find(e.table, content(e, sid, i)), 1]
-        if e.block[b, REFS] == 0:
+    most = (e.seq[sid, KNOWN] - 1) // e.ctl[BLOCK_SIZE]
+    hits = 0
+    while hits < most:
+        at = find(table, content(e, sid, hits))
+        if at < 0:
+            break
+        b = table[at, 1]
+        if block[b, REFS] == 0:
             _unlink(e, b)
-        e.block[b, REFS] += 1
-        e.held[slot, i] = b
+        block[b, REFS] += 1
+        held[slot, hits] = b
+        hits += 1
     e.seq[sid, BLOCKS] = hits
     e.seq[sid, COMPUTED] = hits * e.ctl[BLOCK_SIZE]
     e.own[sid, COMMITTED] = hits
@@ -160,18 +154,38 @@ def hold_prefix(e, sid):
 
 @njit(cache=True)
 def grow(e, sid, blocks):
-    """Extend a sequence's table to `blocks` blocks; the caller has checked that they are free."""
+    """Extend a sequence's table to `blocks` blocks, the least recently used free ones; the caller has checked that there are as many."""
+    ctl, block, held, table = e.ctl, e.block, e.held, e.table
     slot = e.own[sid, SLOT]
-    for i in range(e.seq[sid, BLOCKS], blocks):
-        e.held[slot, i] = _take(e)
-    e.seq[sid, BLOCKS] = max(blocks, e.seq[sid, BLOCKS])
+    have = e.seq[sid, BLOCKS]
+    b = ctl[FREE_FIRST]
+    for i in range(have, blocks):
+        if block[b, CONTENT] != 0:
+            remove(table, block[b, CONTENT], b)
+            block[b, CONTENT] = 0
+        block[b, REFS] = 1
+        held[slot, i] = b
+        b = block[b, F_NEXT]
+    if blocks > have:
+        ctl[FREE_FIRST] = b
+        if b >= 0:
+            block[b, F_PREV] = -1
+        else:
+            ctl[FREE_LAST] = -1
+        ctl[FREE] -= blocks - have
+        e.seq[sid, BLOCKS] = blocks
 
 
 @njit(cache=True)
-def commit(e, sid, computed):
-    """Enter all full blocks of the first `computed` tokens."""
-    slot = e.own[sid, SLOT]
+def commit(e, sid, computed, own):
+    """Enter all full blocks of the first `computed` tokens; those that only this sequence can ask for again only with `own`."""
     full = computed // e.ctl[BLOCK_SIZE]
+    if not own:
+        per = e.chain_block[0]
+        if per == 0:
+            return
+        full = min(full, (e.chain_start[sid + 1] - e.chain_start[sid]) * per)
+    slot = e.own[sid, SLOT]
     for i in range(e.own[sid, COMMITTED], full):
         b = e.held[slot, i]
         if e.block[b, CONTENT] == 0:
@@ -184,21 +198,26 @@ def commit(e, sid, computed):
 @njit(cache=True)
 def release(e, sid):
     """Give back all blocks of a sequence, end first, and its table."""
+    ctl, block, held = e.ctl, e.block, e.held
     slot = e.own[sid, SLOT]
+    tail = ctl[FREE_LAST]
+    freed = 0
     for i in range(e.seq[sid, BLOCKS] - 1, -1, -1):
-        b = e.held[slot, i]
-        e.block[b, REFS] -= 1
-        if e.block[b, REFS] == 0:
-            tail = e.ctl[FREE_LAST]
-            e.block[b, F_PREV] = tail
-            e.block[b, F_NEXT] = -1
+        b = held[slot, i]
+        block[b, REFS] -= 1
+        if block[b, REFS] == 0:
+            block[b, F_PREV] = tail
             if tail >= 0:
-                e.block[tail, F_NEXT] = b
+                block[tail, F_NEXT] = b
             else:
-                e.ctl[FREE_FIRST] = b
-            e.ctl[FREE_LAST] = b
-            e.ctl[FREE] += 1
-    e.slots[e.ctl[SLOTS_FREE]] = slot
-    e.ctl[SLOTS_FREE] += 1
+                ctl[FREE_FIRST] = b
+            tail = b
+            freed += 1
+    if freed > 0:
+        block[tail, F_NEXT] = -1
+        ctl[FREE_LAST] = tail
+        ctl[FREE] += freed
+    e.slots[ctl[SLOTS_FREE]] = slot
+    ctl[SLOTS_FREE] += 1
     e.own[sid, SLOT] = -1
     e.own[sid, COMMITTED] = 0

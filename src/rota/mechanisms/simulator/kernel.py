@@ -54,7 +54,6 @@ from rota.contracts.columns import (
     PROMPT,
     REPEAT,
     REUSABLE,
-    REUSABLE_ROWS,
     RUN_HEAD,
     RUN_TAIL,
     STAGES,
@@ -381,7 +380,7 @@ def _end(e, sid, now):
 @njit(cache=True)
 def _free_blocks(e, sid):
     if e.ctl[CACHING]:
-        commit(e, sid, e.seq[sid, COMPUTED])
+        commit(e, sid, e.seq[sid, COMPUTED], e.seq[sid, PHASE] != FINISHED)
         release(e, sid)
     else:
         e.ctl[FREE] += e.seq[sid, BLOCKS]
@@ -620,7 +619,7 @@ def _commit_filled(e, g):
     """After a step: members whose next token needs a new block have filled their last one."""
     sid = e.bucket_head[g, e.grp[g, G_STEP] % e.ctl[BLOCK_SIZE]]
     while sid >= 0:
-        commit(e, sid, e.seq[sid, BLOCKS] * e.ctl[BLOCK_SIZE])
+        commit(e, sid, e.seq[sid, BLOCKS] * e.ctl[BLOCK_SIZE], False)
         sid = e.own[sid, B_NEXT]
 
 
@@ -680,7 +679,7 @@ def _advance_work(e, sid, count, lo, hi, now, padded):
     seq[sid, CHUNK] = 0
     seq[sid, COMPUTED] += count
     if e.ctl[CACHING]:
-        commit(e, sid, seq[sid, COMPUTED])
+        commit(e, sid, seq[sid, COMPUTED], False)
     if seq[sid, COMPUTED] < seq[sid, KNOWN]:
         return 0
     _unlink_prefill(e, sid)
@@ -1075,16 +1074,18 @@ def settle_all(e):
 
 
 @njit(cache=True)
-def refresh_reusable(e, rows):
-    """Fill in REUSABLE and IDLE_HITS of the first `rows` sequences of the queue."""
+def _refresh_reusable(e):
+    """Fill in REUSABLE and IDLE_HITS of the sequences at the head of the queue that one step could admit."""
     sid = e.ctl[WAIT_HEAD]
-    i = 0
-    while sid >= 0 and i < rows:
+    seats = e.ctl[MAX_SEQS] - e.ctl[N_RUNNING]
+    tokens = e.ctl[MAX_STEP_TOKENS] - e.ctl[N_DECODE]
+    while sid >= 0 and seats > 0 and tokens > 0:
         hits, idle = lookup_prefix(e, sid)
         e.seq[sid, REUSABLE] = hits * e.ctl[BLOCK_SIZE]
         e.seq[sid, IDLE_HITS] = idle
+        tokens -= e.seq[sid, KNOWN] - e.seq[sid, REUSABLE]
+        seats -= 1
         sid = e.seq[sid, NEXT]
-        i += 1
 
 
 @njit(cache=True)
@@ -1098,7 +1099,7 @@ def _prepare_view(e):
     if ctl[FREE] - ctl[DECODE_NEED] <= 1 + chunks:
         settle_all(e)
     if ctl[CACHING] and ctl[N_WAITING] > 0:
-        refresh_reusable(e, REUSABLE_ROWS)
+        _refresh_reusable(e)
 
 
 @njit(cache=True)

@@ -35,7 +35,6 @@ from rota.contracts.columns import (
     PRIORITY,
     REPEAT,
     REUSABLE,
-    REUSABLE_ROWS,
     RUN_HEAD,
     RUN_TAIL,
     STAGES,
@@ -125,6 +124,8 @@ class VllmV1(Batching):
                 work.append(Work(seq.sid, n))
         if free < 0 or (budget == 0 and work and self.limits.pp > 1):
             return self._in_order(view, promise)
+        if not work and not view.n_decode:
+            promise = None  # evictions left nothing to run, so there is no such step, and the next begins
         seats = self.max_seqs - view.n_running
         waits = view.n_waiting
         full = False
@@ -195,8 +196,8 @@ class VllmV1(Batching):
     @property
     def twin(self) -> Callable[[], tuple[Twin, Ints]]:
         """`plan`, compiled: a method without arguments. Offered where the columns show all that `plan` looks at."""
-        if self.prefix_caching and self.max_seqs > REUSABLE_ROWS:
-            raise AttributeError(f"no compiled twin with a prefix cache and more than {REUSABLE_ROWS} sequences")
+        if self.prefix_caching and self.longest_chunk < self.max_step_tokens:
+            raise AttributeError("the columns do not show what every request admitted in one step could reuse")
         return self._twin
 
     def _twin(self) -> tuple[Twin, Ints]:
@@ -313,6 +314,7 @@ def _plan(seq: Ints, tim: Floats, ctl: Ints, par: Ints, out: Ints) -> None:
         else:
             _plan_in_order(seq, tim, ctl, par, out, promised, promise)
         return
+    evicted = evicted and (out[N_WORK] > 0 or ctl[N_DECODE] > 0)
     seats = max_seqs - ctl[N_RUNNING]
     waits = ctl[N_WAITING]
     full = False
