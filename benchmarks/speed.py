@@ -1,6 +1,7 @@
 """How fast the simulator is: requests per second of every policy, in Python and compiled, and how that scales.
 
-Azure conversation lengths at 6.45 requests/s, Llama-3.1-8B (Llama-3-8B with the longer context that the trace needs) on one A100-80G, one core, recording included. Run it with
+Azure conversation lengths at 6.45 requests/s, Llama-3.1-8B (Llama-3-8B's shape with the context that the trace needs) on one A100-80G,
+one core, recording included. Run it with
 ``python benchmarks/speed.py``; figures are medians of three runs, and ratios within one run are what to trust.
 """
 

@@ -55,13 +55,14 @@ def decode_attention(cp, decode_table, n, context):
 def prefill_attention(cp, prefill_table, prefill_long, m, tokens, area, context, squares, past):
     """Seconds of one layer's prefill attention of `m` prompts.
 
-    `tokens`: sum of n; `area`: sum of n p + n (n + 1) / 2; `context`: sum of p + n; `squares`: sum of n^2; `past`: sum of p.
+    `tokens`: sum of n; `area`: sum of n p + n (n + 1) / 2; `context`: sum of p + n; `squares`: sum of n^2; `past`: sum of p,
+    each rounded up to the tables' scale.
     """
     if m == 0:
         return 0.0
     if cp[KIND] == TABLE:
         scale = int(cp[KV_SCALE])
-        column = min((past + scale - 1) // scale, prefill_table.shape[1] - 1)
+        column = min(past // scale, prefill_table.shape[1] - 1)
         n = max(1, int(np.rint(math.sqrt(squares))))
         rows = prefill_table.shape[0]
         if n <= rows:

@@ -67,6 +67,7 @@ from rota.contracts.serving import ARRIVAL, DECODE, FINISH, FINISHED, PREFILL, R
 from rota.cost.kernel import (
     CPU,
     CPU_SEQ,
+    KV_SCALE,
     LAUNCH,
     SEND,
     SEND_TOKEN,
@@ -758,6 +759,7 @@ def _device_seconds(e, rows, context, works):
     emitted = rows
     lo = 0
     hi = layers
+    scale = int(cp[KV_SCALE])
     at = works
     for _ in range(m):
         sid = out[at]
@@ -772,7 +774,7 @@ def _device_seconds(e, rows, context, works):
         area += count * past + 0.5 * count * (count + 1.0)
         pcontext += past + count
         squares += float(count) * count
-        past_sum += past
+        past_sum += (past + scale - 1) // scale * scale
         at += WORK_SIZE
     decode_s = decode_attention(cp, e.decode_table, rows, context)
     prefill_s = prefill_attention(cp, e.prefill_table, e.prefill_long, m, tokens, area, pcontext, squares, past_sum)
