@@ -135,3 +135,16 @@ def test_requests_that_cannot_run_are_found_before_the_run():
         simulate(TRACE, Scripted(), SPEC, replicas=2, router="magic")
     with pytest.raises(InputError, match="at least 1"):
         simulate(TRACE, Scripted(), SPEC, replicas=0)
+
+
+def test_a_livelock_is_named():
+    """Two policies' worth of greed: each step evicts what the step before admitted, so time passes and nobody ends."""
+
+    class Seesaw(Scripted):
+        def plan(self, view):
+            running = [s.sid for s in view.running]
+            return StepPlan((Work(next(s.sid for s in view.waiting if s.sid not in running), 3),), evict=tuple(running))
+
+    with pytest.raises(PlanRejected, match="without one request ending") as caught:
+        simulate(TRACE, Seesaw(), SPEC)
+    assert caught.value.rule == "I8"

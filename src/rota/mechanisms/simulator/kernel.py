@@ -947,6 +947,9 @@ def _execute(e):
         limit = e.flt[UNTIL]
         if out[WAKE] & ARRIVAL:
             limit = min(limit, next_arrival(e))
+        if limit <= e.flt[NOW]:  # a rejection has released a request at this very instant
+            ctl[LEFT] = 0
+            return
         flags = _stretch(e, limit)
     else:
         flags = _one_step(e)

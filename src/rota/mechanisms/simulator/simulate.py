@@ -10,11 +10,11 @@ import numpy as np
 from rota.contracts import columns as col
 from rota.contracts.serving import REJECTED, BatchPolicy
 from rota.cost.engine import EngineSpec
-from rota.errors import DoesNotFit, InputError
+from rota.errors import DoesNotFit, InputError, PlanRejected
 from rota.mechanisms.simulator import kernel
 from rota.mechanisms.simulator import state as st
 from rota.mechanisms.simulator.blocks import chain_hashes
-from rota.mechanisms.simulator.engine import Engine
+from rota.mechanisms.simulator.engine import BUDGET_PLANS, Engine
 from rota.results.run import Run
 from rota.workload.trace import Trace
 
@@ -114,7 +114,14 @@ def _inbox(engine: Engine, sids: np.ndarray) -> None:
 
 def _run_to_end(engine: Engine, before: int, total: int, progress: Progress | None) -> None:
     shown = time.perf_counter()
+    ended, evictions = -1, 0
     while engine.run() == kernel.PAUSED:
+        so_far = int(engine.state.seq[:, col.PREEMPTIONS].sum())
+        if engine.done == ended and so_far - evictions > BUDGET_PLANS // 10:
+            times = f"{so_far - evictions:,} times without one request ending"
+            raise PlanRejected("I8", f"policy {engine.policy.name} evicted {times}: sequences take memory from each other in turns; "
+                               "give more KV blocks, fewer max_num_seqs, or another policy")  # fmt: skip
+        ended, evictions = engine.done, so_far
         if progress and time.perf_counter() - shown > 0.2:
             shown = time.perf_counter()
             progress(before + engine.done, total)
