@@ -40,8 +40,9 @@ def compiled(t, decodes, context, prefill, emitted):
     tokens = int(new.sum()) if prefill else 0
     area = float((new * past + new * (new + 1) / 2).sum()) if prefill else 0.0
     cached = int(past.sum()) if prefill else 0
+    rounded = int((-(-past // t.kv_scale) * t.kv_scale).sum()) if prefill else 0
     attention = kernel.decode_attention(cp, t.decode_table, decodes, context) + kernel.prefill_attention(
-        cp, t.prefill_table, t.prefill_long, len(prefill), tokens, area, cached + tokens, float((new**2).sum()), cached
+        cp, t.prefill_table, t.prefill_long, len(prefill), tokens, area, cached + tokens, float((new**2).sum()), rounded
     )
     device = t.n_layers * (kernel.lookup(t.layer, decodes + tokens) + attention) + kernel.lookup(t.head, decodes + emitted)
     return max(device, t.launch) + t.cpu + t.cpu_per_seq * (decodes + len(prefill))

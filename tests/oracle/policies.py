@@ -64,6 +64,22 @@ def sarathi(e):
     return items
 
 
+def orca_paged(e):
+    """Every decode, and whole prompts as long as blocks and seats last; nothing is cut and nothing reserved ahead."""
+    items = decode_in_order(e, e.by_arrival())
+    while e.waiting and e.waiting[0] not in e.evicted_now and len(e.running) < e.options["max_num_seqs"]:
+        req = e.waiting[0]
+        if hopeless(e, req):
+            e.reject(req)
+        elif e.blocks.count(req.known) > e.blocks.free:
+            break
+        else:
+            e.admit(req)
+            e.blocks.promise(req, req.known)
+            items.append(Item(req, req.known, decode=False))
+    return items
+
+
 def most_tokens(e, req):
     """The most KV a request may ever want, from what it declares, or else all there is."""
     longest = min(e.spec.max_len, e.blocks.total * e.blocks.size)
@@ -235,11 +251,10 @@ def layered(e):
     return items + [Item(r, n, decode=False, layers=span) for r, n in members]
 
 
-MANY = 1 << 40
 POLICIES = {
     "static": (static, dict(max_num_seqs=8, padded=False)),
     "orca": (orca_reserve, dict(max_num_seqs=16)),
-    "orca-paged": (sarathi, dict(max_num_seqs=128, max_num_batched_tokens=MANY, watermark=0.0)),
+    "orca-paged": (orca_paged, dict(max_num_seqs=128)),
     "vllm-v0": (vllm_v0, dict(max_num_seqs=256, max_num_batched_tokens=None, watermark=0.01)),
     "vllm-vidur": (vllm_vidur, dict(max_num_seqs=512, max_num_batched_tokens=16384, watermark=0.01)),
     "vllm-v1": (vllm_v1, dict(max_num_seqs=256, max_num_batched_tokens=2048, enable_prefix_caching=True,
