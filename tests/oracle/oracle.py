@@ -12,7 +12,8 @@ from tests.oracle.blocks import Blocks
 from tests.oracle.costs import Costs
 from tests.oracle.policies import POLICIES
 
-INF = float("inf")
+#: Steps without any token after which sequences are taken to evict each other for ever.
+LIVELOCK = 10_000
 
 
 class Request:
@@ -233,7 +234,7 @@ def simulate_oracle(trace, policy_name, options, engine_spec, replicas=1, router
             followers.setdefault(req.after, []).append(req)
     arrivals = [(r.arrival, r.sid) for r in requests if r.after < 0]
     arrivals.sort()
-    n_routed, now = 0, 0.0
+    n_routed, quiet, now = 0, 0, 0.0
 
     def release_followers(req):
         for child in followers.pop(req.sid, ()):
@@ -243,6 +244,8 @@ def simulate_oracle(trace, policy_name, options, engine_spec, replicas=1, router
     while True:
         for engine in engines:
             while engine.flying and engine.flying[0][0] <= now:
+                quiet = 0 if any(item.emits for item in engine.flying[0][1]) else quiet + 1
+                assert quiet < LIVELOCK, "livelock: step after step, and never a token"
                 for req in engine.complete(now):
                     release_followers(req)
         while arrivals and arrivals[0][0] <= now:
@@ -256,7 +259,7 @@ def simulate_oracle(trace, policy_name, options, engine_spec, replicas=1, router
         for engine in engines:
             while engine.can_start(now):
                 engine.start(now)
-        for req in requests:
+        for req in requests if followers else ():
             if req.rejected and req.sid in followers:
                 release_followers(req)
         times = [arrivals[0][0]] if arrivals else []

@@ -162,7 +162,9 @@ def vllm_v1(e):
             at += 1
             continue
         while e.blocks.missing(req, req.computed + n) > e.blocks.free:
-            victim = max(e.idle_running(), key=lambda r: (r.priority, r.arrival, r.sid)) if e.by_priority else e.idle_running()[-1]
+            victim = (
+                max(e.idle_running(), key=lambda r: (r.priority, r.arrival, r.sid)) if e.by_priority else e.idle_running()[-1]
+            )
             if e.running.index(victim) < at:
                 at -= 1
             for entry in planned:

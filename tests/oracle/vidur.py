@@ -54,5 +54,7 @@ def stored(name):
     with open(need(name), newline="") as file:
         rows = list(csv.DictReader(file))
     column = {key: np.array([float(row[key]) for row in rows]) for key in rows[0]}
-    trace = Trace(arrival=column["arrived_at"], prompt=column["prefill"].astype(np.int64), output=column["decode"].astype(np.int64))
+    trace = Trace(
+        arrival=column["arrived_at"], prompt=column["prefill"].astype(np.int64), output=column["decode"].astype(np.int64)
+    )
     return trace, column
