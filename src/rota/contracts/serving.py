@@ -5,9 +5,12 @@ against rules I1-I9 and carries it out, or raises `rota.errors.PlanRejected` wit
 
 A plan says what *changes*. All sequences in decode that are not inside a running step form the **standing decode set**; a plan
 with ``decode=True`` gives each of them one token without listing them. A plan holds for up to `repeat` steps, as long as none of
-these happens: an arrival (if `wake` has ARRIVAL), a finish (if it has FINISH), a prompt completes or can no longer advance by the
-planned tokens, or free KV blocks minus the standing set's need falls below `headroom`. Then the policy is asked again. A plan must
-repeat only where asking at every step would give the same answer; the step-by-step reference mode of the simulator checks that.
+these happens: an arrival (if `wake` has ARRIVAL), a finish (if it has FINISH), the time `wake_at` comes, a prompt completes or can no
+longer advance by the planned tokens, or free KV blocks minus the standing set's need falls below `headroom`. Then the policy is asked
+again. A plan must repeat only where asking at every step would give the same answer; the step-by-step reference mode of the simulator
+checks that.
+
+A **pin** keeps the cached KV of a prefix from being taken for other use, though no running sequence holds it. It needs a prefix cache.
 
 Rules
 -----
@@ -19,7 +22,7 @@ I5  A sequence advances, and emits, only when all its planned tokens have passed
 I6  A decode sequence is never listed as work; the standing set runs as a whole, less the paused.
 I7  An evicted or rejected sequence has no work in the same plan; only running ones are evicted, only waiting ones admitted or rejected.
 I8  Progress: an empty plan needs `wake_at`, a future arrival or a step in flight; otherwise the engine is stuck.
-I9  Conservation: when all is done every block is free.
+I9  Conservation: when all is done every block is free and every pin released; a policy that pins is asked once more at the end.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ ALWAYS = 1 << 40
 #: Phases of a sequence.
 FUTURE, WAITING, PREFILL, DECODE, FINISHED, REJECTED = range(6)
 #: What an engine can be asked for beyond whole-prompt steps.
-CAPABILITIES = frozenset({"chunk", "hybrid", "layers", "prefix_cache", "priority", "padded", "pause"})
+CAPABILITIES = frozenset({"chunk", "hybrid", "layers", "prefix_cache", "priority", "padded", "pause", "pin"})
 
 
 class Work(NamedTuple):
@@ -59,6 +62,23 @@ class Work(NamedTuple):
     layers: tuple[int, int] | None = None
 
 
+class Pin(NamedTuple):
+    """Hold the cached KV of a request's leading tokens, running or ended.
+
+    Attributes
+    ----------
+    key : int
+        The policy's name for it (a program, a group); a key that is pinned already is replaced.
+    sid : int
+    n_tokens : int
+        As many whole blocks of these as are in the prefix cache are held.
+    """
+
+    key: int
+    sid: int
+    n_tokens: int
+
+
 class StepPlan(NamedTuple):
     """One decision. See the module's text for what `repeat`, `wake` and `headroom` promise.
 
@@ -78,7 +98,11 @@ class StepPlan(NamedTuple):
         Sequences that finish during this plan keep their row and blocks until a plan without it (static batching).
     repeat, wake, headroom : int
     wake_at : float
-        With an empty plan: ask again no later than this time, seconds.
+        Ask again at the first step that ends at this time or later, seconds; with an empty plan, no later than this.
+    pin : tuple of Pin
+        Applied before anything else in the plan.
+    unpin : tuple of int
+        Keys to let go of, next; their blocks may be used by the same plan.
     """
 
     work: tuple[Work, ...] = ()
@@ -91,6 +115,8 @@ class StepPlan(NamedTuple):
     wake: int = ARRIVAL | FINISH
     headroom: int = 0
     wake_at: float = float("inf")
+    pin: tuple[Pin, ...] = ()
+    unpin: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +170,24 @@ class SeqView(Protocol):
     def in_flight(self) -> bool: ...
     @property
     def preemptions(self) -> int: ...
+    @property
+    def program(self) -> int:
+        """Program (agent session) that this is a turn of; -1 for none."""
+    @property
+    def turn(self) -> int:
+        """Turns of the program before this one."""
+    @property
+    def program_arrival(self) -> float:
+        """When the program's first turn arrived; the request's own arrival if it has no program."""
+    @property
+    def tool(self) -> int:
+        """Finished only: index of the tool that the answer calls; -1 if it calls none, and the program is over."""
+    @property
+    def first_scheduled(self) -> float:
+        """NaN until then."""
+    @property
+    def finished_at(self) -> float:
+        """NaN until then."""
 
 
 class Ledger(Protocol):
@@ -157,6 +201,8 @@ class Ledger(Protocol):
         """Take `need` blocks if there are as many."""
     def evict(self, sid: int) -> None:
         """Give back the blocks that only `sid` holds."""
+    def unpin(self, key: int) -> None:
+        """Give back the blocks that only this pin holds."""
 
 
 class EngineView(Protocol):
@@ -191,8 +237,16 @@ class EngineView(Protocol):
     @property
     def running(self) -> Sequence[SeqView]:
         """All held sequences not in flight, in admission order. Costs time in proportion to their number."""
+    @property
+    def arrived(self) -> Sequence[SeqView]:
+        """Requests that joined the queue by arriving since the policy was last asked, in order; for a policy that `follows`."""
+    @property
+    def finished(self) -> Sequence[SeqView]:
+        """Requests that finished since the policy was last asked, in order; for a policy that `follows`."""
     def seq(self, sid: int) -> SeqView: ...
     def ledger(self) -> Ledger: ...
+    def pinned_blocks(self, key: int) -> int:
+        """Blocks that unpinning `key` alone would free; 0 if there is no such pin."""
 
 
 @runtime_checkable
@@ -213,6 +267,8 @@ class BatchPolicy(Protocol):
         Most sequences held at once.
     max_step_tokens : int
         Most tokens it will put into one step; 0 for as many as there are.
+    follows : bool
+        Whether it reads `EngineView.arrived` and `EngineView.finished`.
     """
 
     name: str
@@ -221,6 +277,7 @@ class BatchPolicy(Protocol):
     prefix_caching: bool
     max_seqs: int
     max_step_tokens: int
+    follows: bool
 
     def start(self, limits: Limits) -> None:
         """Called once, before the first plan, by an engine of these limits. Resets all state."""

@@ -12,6 +12,9 @@ from rota.errors import InputError
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
+#: Columns of one value per request.
+REQUEST_COLUMNS = ("arrival", "prompt", "output", "max_new", "priority", "tenant", "program", "tool", "after", "delay")
+
 
 @dataclass(frozen=True, slots=True)
 class Trace:
@@ -29,6 +32,11 @@ class Trace:
         Smaller runs first (vLLM's meaning). None: all 0.
     tenant : int64 (n,) or None
         Index of the tenant.
+    program : int64 (n,) or None
+        Index of the program (agent session) that the request is a turn of, or -1. Turns of a program are rows in their order.
+    tool : int64 (n,) or None
+        Index into `tools` of what the answer calls, or -1 where the program ends with it (hidden from policies until the answer
+        is complete).
     after : int64 (n,) or None
         Index of an earlier row whose completion releases this one, or -1. Closed-loop clients and agent turns are chains.
     delay : float64 (n,) or None
@@ -40,6 +48,8 @@ class Trace:
     hash_start : int64 (n+1,) or None
     hash_block : int
         Tokens per hash id.
+    tools : tuple of str
+        Names of the tools.
     name, source : str
         What this is and where it came from, for reports.
 
@@ -55,11 +65,14 @@ class Trace:
     max_new: Ints | None = None
     priority: Ints | None = None
     tenant: Ints | None = None
+    program: Ints | None = None
+    tool: Ints | None = None
     after: Ints | None = None
     delay: Floats | None = None
     hash_ids: Ints | None = None
     hash_start: Ints | None = None
     hash_block: int = 0
+    tools: tuple[str, ...] = ()
     name: str = "trace"
     source: str = ""
     notes: dict[str, str] = field(default_factory=dict)
@@ -78,6 +91,10 @@ class Trace:
         self._check(self.output < 1, "output", "is below 1 token")
         if self.max_new is not None:
             self._check(self.max_new < self.output, "max_new", "is smaller than the output length")
+        if self.program is not None:
+            self._check(self.program < -1, "program", "is below -1 (no program)")
+        if self.tool is not None:
+            self._check((self.tool < -1) | (self.tool >= len(self.tools)), "tool", f"is not -1 or an index into {len(self.tools)} tools")
         if self.after is not None:
             rows = np.arange(n)
             self._check((self.after >= rows) | (self.after < -1), "after", "must name an earlier row or be -1")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rota.errors import InputError
-from rota.workload.trace import Floats, Trace
+from rota.workload.trace import REQUEST_COLUMNS, Floats, Trace
 
 
 def independent(trace: Trace) -> Floats:
@@ -38,7 +38,7 @@ def head(trace: Trace, n: int) -> Trace:
         return trace
     columns: dict[str, Any] = {
         name: None if (values := getattr(trace, name)) is None else values[:n]
-        for name in ("arrival", "prompt", "output", "max_new", "priority", "tenant", "after", "delay")
+        for name in REQUEST_COLUMNS
     }
     if trace.hash_ids is not None and trace.hash_start is not None:
         columns["hash_start"] = trace.hash_start[: n + 1]
@@ -65,7 +65,7 @@ def within(trace: Trace, longest: int) -> Trace:
         raise InputError(f"{trace.name}: every request is longer than {longest} tokens; raise the limit")
     columns: dict[str, Any] = {
         name: None if (values := getattr(trace, name)) is None else values[keep]
-        for name in ("arrival", "prompt", "output", "max_new", "priority", "tenant")
+        for name in REQUEST_COLUMNS
     }
     if trace.hash_ids is not None and trace.hash_start is not None:
         length = np.diff(trace.hash_start)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rota.errors import InputError
-from rota.workload.trace import Trace
+from rota.workload.trace import REQUEST_COLUMNS, Trace
 
 if TYPE_CHECKING:
     import polars as pl
@@ -23,8 +23,7 @@ def trace_frame(trace: Trace) -> pl.DataFrame:
     """A trace as a data frame of the plain format: one row per request, one column per column that the trace has."""
     import polars as pl
 
-    names = ("arrival", "prompt", "output", "max_new", "priority", "tenant", "after", "delay")
-    columns: dict[str, object] = {name: getattr(trace, name) for name in names if getattr(trace, name) is not None}
+    columns: dict[str, object] = {name: getattr(trace, name) for name in REQUEST_COLUMNS if getattr(trace, name) is not None}
     if trace.hash_ids is not None and trace.hash_start is not None:
         runs = np.split(trace.hash_ids, trace.hash_start[1:-1])
         columns["hash_ids"] = pl.Series(values=[row.tolist() for row in runs], dtype=pl.List(pl.Int64))

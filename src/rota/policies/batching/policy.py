@@ -23,6 +23,7 @@ class Batching:
     prefix_caching: bool = False
     max_seqs: int
     max_step_tokens: int = 0
+    follows: bool = False
 
     def start(self, limits: Limits) -> None:
         """Take over an engine's limits; `longest` is the most known tokens with which a request can still run alone."""

@@ -1,0 +1,63 @@
+"""The small decisions that a batching policy is put together from: order, admission, victim, retention. Composition is the fifth.
+
+`rota.policies.batching.composed.Composed` asks them; each technique is one class in one file under ``order``, ``admission``,
+``victim`` or ``retention``. Parts hold plain state that survives copying and pickling, bounded by what waits and runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from rota.contracts.serving import EngineView, Limits, SeqView
+
+
+class Order(Protocol):
+    """Which waiting request comes next.
+
+    Attributes
+    ----------
+    dynamic : bool
+        Whether an arrival may come ahead of a request that was refused; then arrivals are a reason to ask again.
+    """
+
+    dynamic: bool
+
+    def start(self, limits: Limits) -> None:
+        """A new engine: forget everything."""
+    def joins(self, seq: SeqView, evicted: bool) -> None:
+        """A request joins the queue: it has arrived, or it was evicted."""
+    def queue(self, view: EngineView) -> Iterator[SeqView]:
+        """Waiting requests, first to be served first. Whoever asks for another one has admitted the one before."""
+    def leaves(self, seq: SeqView, admitted: bool) -> None:
+        """A request leaves the queue: it was admitted, or rejected as impossible. Comes before the next one is asked for."""
+    def finished(self, seq: SeqView) -> None:
+        """A request has finished."""
+
+
+class Admission(Protocol):
+    """May the next request join? That there are blocks for what is reserved now is checked elsewhere.
+
+    Attributes
+    ----------
+    spare : int
+        Blocks that it never lets an admission use; a request that cannot run within the rest is rejected. Set by `start`.
+    """
+
+    spare: int
+
+    def start(self, limits: Limits) -> None:
+        """A new engine: forget everything."""
+    def begin(self, view: EngineView) -> None:
+        """Admissions of one plan begin: whatever runs is known, nothing is admitted yet."""
+    def admits(self, seq: SeqView, free: int) -> bool:
+        """Whether `seq` may join too; `free` blocks would be left after what is reserved for it now. True: it has joined."""
+    def finished(self, seq: SeqView) -> None:
+        """A request has finished."""
+
+
+class Victim(Protocol):
+    """Who is evicted when memory is short."""
+
+    def key(self, seq: SeqView) -> tuple[float, ...]:
+        """The running request with the largest key goes first."""
