@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rota.contracts.serving import StepPlan, Work
+from rota.contracts.serving import ALWAYS, Pin, StepPlan, Work
 from rota.cost.engine import EngineSpec
 from rota.cost.tables import StepTables
 from rota.errors import DoesNotFit, InputError, PlanRejected, UnsupportedPolicy
@@ -24,6 +24,7 @@ class Scripted:
     prefix_caching = False
     max_seqs = 2
     max_step_tokens = 16
+    follows = False
 
     def __init__(self, *script):
         self.script = script
@@ -103,6 +104,85 @@ def test_memory_balances_after_evictions_and_rejections():  # I9: `simulate` rai
     assert np.isnan(run.finish[2])
     assert np.isfinite(run.finish[:2]).all()
     assert run.tbt_histogram.sum() == 6
+
+
+class Pinning(Scripted):
+    """With a prefix cache, and told of arrivals and finishes."""
+
+    requires = frozenset({"prefix_cache", "pin"})
+    prefix_caching = True
+    follows = True
+
+
+CHAT = Trace(
+    arrival=np.array([0.0, 1.0, 2.0]), prompt=np.array([8, 30, 13]), output=np.array([4, 2, 2]), program=np.array([7, -1, 7]),
+    tool=np.array([0, -1, -1]), tools=("shell",), hash_ids=np.array([1, 2, 3, 9, 1, 2, 3, 4]), hash_start=np.array([0, 3, 4, 8]), hash_block=4,
+)  # fmt: skip
+#: The same with two longer requests between the turns, for an engine that can hold one of them beside two pinned blocks.
+CROWDED = Trace(
+    arrival=np.array([0.0, 1.0, 2.0, 3.0]), prompt=np.array([8, 24, 24, 13]), output=np.array([4, 2, 2, 2]),
+    hash_ids=np.array([1, 2, 3, 9, 8, 1, 2, 3, 4]), hash_start=np.array([0, 3, 4, 5, 9]), hash_block=4,
+)  # fmt: skip
+SMALL = EngineSpec(tables=TABLES, blocks=9, block_size=4, max_len=64)
+
+
+def serve(view):
+    return StepPlan(tuple(Work(s.sid, s.n_known - s.n_reusable) for s in list(view.waiting)[:1]))
+
+
+def test_a_pin_keeps_a_prefix_that_others_would_have_overwritten():
+    def keep(view):
+        return serve(view)._replace(pin=(Pin(7, 0, 11),)) if [s.sid for s in view.finished] == [0] else serve(view)
+
+    def release(view):
+        return serve(view)._replace(unpin=(7,)) if 3 in [s.sid for s in view.finished] else keep(view)
+
+    for look, cached in ((serve, 0), (release, 8)):
+        policy = Pinning(*[look] * 40)
+        policy.max_step_tokens = 64
+        assert simulate(CROWDED, policy, SMALL).cached.tolist() == [0, 0, 0, cached]
+    kept = Pinning(*[keep] * 40)
+    kept.max_step_tokens = 64
+    with pytest.raises(PlanRejected, match="holds pins on 2 KV blocks") as caught:
+        simulate(CROWDED, kept, SMALL)
+    assert caught.value.rule == "I9"
+    with pytest.raises(PlanRejected, match="releases pin 3, which it does not hold") as caught:
+        simulate(CHAT, Pinning(lambda v: StepPlan(unpin=(3,))), SPEC)
+    assert caught.value.rule == "I9"
+    with pytest.raises(PlanRejected, match="without requiring"):
+        simulate(CHAT, Scripted(lambda v: StepPlan(pin=(Pin(1, 0, 8),))), SPEC)
+
+
+@pytest.mark.parametrize("compress", [True, False])
+def test_a_policy_that_follows_is_told_of_every_arrival_and_finish_once(compress):
+    told, turns = [], []
+
+    def look(view):
+        told.extend(("in", s.sid, s.arrival) for s in view.arrived)
+        told.extend(("out", s.sid, s.tool) for s in view.finished)
+        turns.extend((s.program, s.turn, s.program_arrival) for s in view.arrived)
+        return serve(view)._replace(repeat=ALWAYS)
+
+    policy = Pinning(*[look] * 100)
+    policy.max_step_tokens = 64
+    run = simulate(CHAT, policy, SPEC, compress=compress)
+    assert [entry[1:] for entry in told if entry[0] == "in"] == [(0, 0.0), (1, 1.0), (2, 2.0)]
+    assert [entry[1:] for entry in told if entry[0] == "out"] == [(0, 0), (1, -1)]  # nobody is asked after the last
+    assert turns == [(7, 0, 0.0), (-1, 0, 1.0), (7, 1, 0.0)]
+    assert run.cached[2] == 8
+
+
+def test_a_plan_holds_no_longer_than_its_wake_time():
+    one = Trace(arrival=np.zeros(1), prompt=np.array([6]), output=np.array([30]))
+    asked = []
+
+    def look(view):
+        asked.append(view.now)
+        return StepPlan(repeat=ALWAYS, wake_at=0.01)
+
+    run = simulate(one, Scripted(whole(0), look, look), SPEC)
+    step = (run.finish[0] - asked[0]) / 29
+    assert asked[0] < 0.01 <= asked[1] < 0.01 + 1.2 * step
 
 
 def test_a_paused_sequence_keeps_its_place_and_its_gap_is_measured():

@@ -200,24 +200,61 @@ def release(e, sid):
     """Give back all blocks of a sequence, end first, and its table."""
     ctl, block, held = e.ctl, e.block, e.held
     slot = e.own[sid, SLOT]
-    tail = ctl[FREE_LAST]
-    freed = 0
     for i in range(e.seq[sid, BLOCKS] - 1, -1, -1):
         b = held[slot, i]
         block[b, REFS] -= 1
         if block[b, REFS] == 0:
-            block[b, F_PREV] = tail
-            if tail >= 0:
-                block[tail, F_NEXT] = b
-            else:
-                ctl[FREE_FIRST] = b
-            tail = b
-            freed += 1
-    if freed > 0:
-        block[tail, F_NEXT] = -1
-        ctl[FREE_LAST] = tail
-        ctl[FREE] += freed
+            _append_free(e, b)
     e.slots[ctl[SLOTS_FREE]] = slot
     ctl[SLOTS_FREE] += 1
     e.own[sid, SLOT] = -1
     e.own[sid, COMMITTED] = 0
+
+
+@njit(cache=True)
+def pin(e, sid, most):
+    """Hold the cached blocks, at most `most`, with which a request begins; returns them."""
+    blocks = np.empty(most, np.int64)
+    for i in range(most):
+        at = find(e.table, content(e, sid, i))
+        if at < 0:
+            return blocks[:i].copy()
+        b = e.table[at, 1]
+        if e.block[b, REFS] == 0:
+            _unlink(e, b)
+        e.block[b, REFS] += 1
+        blocks[i] = b
+    return blocks
+
+
+@njit(cache=True)
+def unpin(e, blocks):
+    """Let go of pinned blocks, end first."""
+    for i in range(blocks.size - 1, -1, -1):
+        b = blocks[i]
+        e.block[b, REFS] -= 1
+        if e.block[b, REFS] == 0:
+            _append_free(e, b)
+
+
+@njit(cache=True)
+def held_once(e, blocks):
+    """How many of these blocks have one holder."""
+    n = 0
+    for b in blocks:
+        if e.block[b, REFS] == 1:
+            n += 1
+    return n
+
+
+@njit(cache=True)
+def _append_free(e, b):
+    tail = e.ctl[FREE_LAST]
+    e.block[b, F_PREV] = tail
+    e.block[b, F_NEXT] = -1
+    if tail >= 0:
+        e.block[tail, F_NEXT] = b
+    else:
+        e.ctl[FREE_FIRST] = b
+    e.ctl[FREE_LAST] = b
+    e.ctl[FREE] += 1

@@ -12,8 +12,22 @@ from rota.contracts.serving import CAPABILITIES, BatchPolicy, Limits, StepPlan
 from rota.cost.engine import EngineSpec
 from rota.errors import PlanRejected, UnsupportedPolicy
 from rota.mechanisms.simulator import kernel
+from rota.mechanisms.simulator.blocks import pin, unpin
 from rota.mechanisms.simulator.reference import bind
-from rota.mechanisms.simulator.state import BAD, BUDGET, DONE, LAST_FINISHED, NOW, UNTIL, WAKE_AT, State, new_state
+from rota.mechanisms.simulator.state import (
+    BAD,
+    BUDGET,
+    DONE,
+    LAST_FINISHED,
+    N_ARRIVED,
+    N_FINISHED,
+    N_PINS,
+    NOW,
+    UNTIL,
+    WAKE_AT,
+    State,
+    new_state,
+)
 from rota.mechanisms.simulator.view import SimView
 from rota.workload.trace import Trace
 
@@ -61,7 +75,11 @@ class Engine:
                 f"policy {policy.name} needs {', '.join(missing)}, which the simulator does not offer with "
                 f"pipeline_parallel_size={spec.pp}; choose another policy or pipeline_parallel_size=1"
             )
+        if "pin" in policy.requires and not policy.prefix_caching:
+            raise UnsupportedPolicy(f"policy {policy.name} pins cached KV without a prefix cache; turn prefix caching on")
         self.policy = copy.deepcopy(policy)
+        self._pins: dict[int, np.ndarray] = {}
+        self._shared = shared
         most_tokens = policy.max_step_tokens or 1 << 40
         self.limits = Limits(
             n_layers=spec.tables.n_layers, block_size=spec.block_size, blocks=spec.blocks, max_seqs=policy.max_seqs,
@@ -70,7 +88,7 @@ class Engine:
         self.policy.start(self.limits)
         self.set_state(new_state(
             trace, shared, spec, max_seqs=policy.max_seqs, max_step_tokens=most_tokens, caching=policy.prefix_caching,
-            priority=policy.order == "priority", compress=compress, log=log, seed=seed, chains=chains,
+            priority=policy.order == "priority", follows=policy.follows, compress=compress, log=log, seed=seed, chains=chains,
         ))  # fmt: skip
         self._twin = self.policy.twin() if compiled and getattr(self.policy, "twin", None) else None
 
@@ -78,7 +96,7 @@ class Engine:
         """Replace arrays of the state (a longer log, an inbox)."""
         self.state = state
         self.ref, self._table = bind(state)
-        self._view = SimView(state, self.ref, self.limits)
+        self._view = SimView(state, self.ref, self.limits, self._shared, self._pins)
 
     def run(self, until: float = float("inf"), plans: int = BUDGET_PLANS) -> int:
         """Advance to time `until`, or for so many plans. Returns a status of `kernel`."""
@@ -103,15 +121,35 @@ class Engine:
 
     def _run_python(self, plans: int) -> int:
         view, out, flt, ref = self._view, memoryview(self.state.out), self.state.flt, self.ref
-        plan_of, resume = self.policy.plan, kernel.resume
-        capacity = len(out)
+        plan_of, resume, ctl = self.policy.plan, kernel.resume, self.state.ctl
+        capacity, follows = len(out), self.policy.follows
         status = kernel.advance(ref)
         for _ in range(plans):
             if status != kernel.NEED_PLAN:
                 return status if status < kernel.RULE else self._reject(status - kernel.RULE)
-            _write(plan_of(view), out, flt, capacity)  # type: ignore[arg-type]
+            plan = plan_of(view)  # type: ignore[arg-type]
+            if follows:
+                ctl[N_ARRIVED] = ctl[N_FINISHED] = 0
+            if plan.pin or plan.unpin:
+                self._pin(plan)
+            _write(plan, out, flt, capacity)
             status = resume(ref)
         return kernel.PAUSED if status == kernel.NEED_PLAN else status
+
+    def _pin(self, plan: StepPlan) -> None:
+        """Carry out the plan's pins, then its releases."""
+        for key, sid, tokens in plan.pin:
+            if "pin" not in self.policy.requires or not 0 <= sid < len(self.state.seq):
+                raise PlanRejected("I9", f"policy {self.policy.name} pins sequence {sid} without requiring 'pin', or it is unknown")
+            before = self._pins.pop(key, None)
+            self._pins[key] = pin(self.ref, sid, tokens // self.limits.block_size)
+            if before is not None:
+                unpin(self.ref, before)
+        for key in plan.unpin:
+            if key not in self._pins:
+                raise PlanRejected("I9", f"policy {self.policy.name} releases pin {key}, which it does not hold")
+            unpin(self.ref, self._pins.pop(key))
+        self.state.ctl[N_PINS] = len(self._pins)
 
     def _reject(self, rule: int) -> NoReturn:
         sid = int(self.state.ctl[BAD])
@@ -130,7 +168,7 @@ class Engine:
 
 def _write(plan: StepPlan, out: memoryview, flt: np.ndarray, capacity: int) -> None:
     """Lay a plan out as `rota.contracts.columns` says."""
-    work, decode, evict, reject, pause, padded, repeat, wake, headroom, wake_at = plan
+    work, decode, evict, reject, pause, padded, repeat, wake, headroom, wake_at, _, released = plan
     out[0] = 1 if decode else 0
     out[1] = repeat
     out[2] = wake
@@ -140,6 +178,7 @@ def _write(plan: StepPlan, out: memoryview, flt: np.ndarray, capacity: int) -> N
     out[6] = len(reject)
     out[7] = len(pause)
     out[8] = len(work)
+    out[9] = len(released)
     at = col.HEADER
     if evict or reject or pause:
         if at + len(evict) + len(reject) + len(pause) + col.WORK_SIZE * len(work) > capacity:
@@ -159,5 +198,4 @@ def _write(plan: StepPlan, out: memoryview, flt: np.ndarray, capacity: int) -> N
         else:
             out[at + 3], out[at + 4] = layers
         at += 5
-    if not work:
-        flt[WAKE_AT] = wake_at
+    flt[WAKE_AT] = wake_at

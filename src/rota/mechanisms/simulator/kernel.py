@@ -41,6 +41,7 @@ from rota.contracts.columns import (
     N_PREFILL,
     N_REJECT,
     N_RUNNING,
+    N_UNPIN,
     N_WAITING,
     N_WORK,
     NEXT,
@@ -114,6 +115,7 @@ from rota.mechanisms.simulator.state import (
     DONE,
     EVENTS,
     FLAGS,
+    FOLLOWS,
     FRESH,
     FRESH_PLAN,
     G_CONTEXT,
@@ -137,8 +139,11 @@ from rota.mechanisms.simulator.state import (
     LOG_ON,
     LOG_ROWS,
     MARK,
+    N_ARRIVED,
     N_ENDING,
+    N_FINISHED,
     N_PAUSED,
+    N_PINS,
     N_REL,
     NEXT_EVENT,
     NOW,
@@ -363,6 +368,9 @@ def deliver(e):
         else:
             return
         enqueue(e, sid, False)
+        if ctl[FOLLOWS]:
+            e.arrived[ctl[N_ARRIVED]] = sid
+            ctl[N_ARRIVED] += 1
 
 
 @njit(cache=True)
@@ -393,6 +401,9 @@ def finish(e, sid, now, padded):
     """A running sequence, in no group, has emitted its last token."""
     e.tim[sid, FINISHED_AT] = now
     e.seq[sid, PHASE] = FINISHED
+    if e.ctl[FOLLOWS]:
+        e.finished[e.ctl[N_FINISHED]] = sid
+        e.ctl[N_FINISHED] += 1
     if padded:
         e.ghosts[e.ctl[GHOSTS]] = sid
         e.ctl[GHOSTS] += 1
@@ -558,8 +569,8 @@ def apply(e):
     ctl[FRESH_PLAN] = 1
     if out[N_WORK] == 0 and (out[DECODE_FLAG] == 0 or e.grp[avail, G_N] == 0):
         ctl[LEFT] = 0
-        # evictions and rejections are progress: ask again at once; otherwise wait for something to happen
-        ctl[FRESH_PLAN] = 1 if out[N_EVICT] + out[N_REJECT] == 0 else 0
+        # evictions, rejections and released pins are progress: ask again at once; otherwise wait for something to happen
+        ctl[FRESH_PLAN] = 1 if out[N_EVICT] + out[N_REJECT] + out[N_UNPIN] == 0 else 0
         _rejoin_paused(e)
         return 0
     return _allocate(e, works)
@@ -914,6 +925,8 @@ def _still_holds(e, flags):
         return False
     if out[WAKE] & ARRIVAL and next_arrival(e) <= e.flt[NOW]:
         return False
+    if e.flt[WAKE_AT] <= e.flt[NOW]:
+        return False
     g = ctl[AVAIL]
     if out[DECODE_FLAG]:
         if e.grp[g, G_N] == 0 and out[N_WORK] == 0:
@@ -942,7 +955,7 @@ def _execute(e):
     g = ctl[AVAIL]
     if (
         out[N_WORK] == 0 and ctl[N_PAUSED] == 0 and e.grp[g, G_FRESH] == 0 and e.last[g] == e.flt[NOW]
-        and ctl[LEFT] > 1 and e.grp[g, G_N] > 0
+        and ctl[LEFT] > 1 and e.grp[g, G_N] > 0 and e.flt[WAKE_AT] > e.flt[NOW]
     ):  # fmt: skip
         limit = e.flt[UNTIL]
         if out[WAKE] & ARRIVAL:
@@ -950,7 +963,7 @@ def _execute(e):
         if limit <= e.flt[NOW]:  # a rejection has released a request at this very instant
             ctl[LEFT] = 0
             return
-        flags = _stretch(e, limit)
+        flags = _stretch(e, min(limit, e.flt[WAKE_AT]))
     else:
         flags = _one_step(e)
     ctl[LEFT] -= 1
@@ -1138,11 +1151,13 @@ def advance(e):
         if ctl[FRESH_PLAN]:
             target = min(next_arrival(e), flt[WAKE_AT])
             if target == math.inf and until == math.inf:
-                return STUCK
+                return STUCK if ctl[N_WAITING] + ctl[N_RUNNING] > 0 else ALL_DONE
         elif ctl[N_WAITING] == 0 and ctl[N_RUNNING] == 0:
             target = next_arrival(e)
             if target == math.inf and until == math.inf:
-                return ALL_DONE
+                if ctl[N_PINS] == 0:
+                    return ALL_DONE
+                target = flt[NOW]
         if target >= until:
             flt[NEXT_EVENT] = target
             return REACHED
@@ -1177,7 +1192,7 @@ def _advance_pipeline(e):
         if ctl[FRESH_PLAN]:
             target = min(min(done_at, next_arrival(e)), flt[WAKE_AT])
             if target == math.inf and until == math.inf:
-                return STUCK
+                return STUCK if ctl[N_WAITING] + ctl[N_RUNNING] > 0 else ALL_DONE
         elif ctl[IN_FLIGHT] >= ctl[STAGES]:
             target = done_at
         elif e.stage_free[0] > flt[NOW]:
@@ -1191,7 +1206,10 @@ def _advance_pipeline(e):
                 return NEED_PLAN
             target = min(done_at, next_arrival(e))
             if target == math.inf and until == math.inf:
-                return ALL_DONE
+                if ctl[N_PINS] == 0:
+                    return ALL_DONE
+                _prepare_view(e)
+                return NEED_PLAN
         if target >= until:
             flt[NEXT_EVENT] = target
             return REACHED

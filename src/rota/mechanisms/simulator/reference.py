@@ -62,7 +62,8 @@ def _pointer(typingctx, address):
     return types.voidptr(types.int64), codegen
 
 
-_INTS_1 = ["ctl", "out", "paused", "ghosts", "level_tail", "inbox", "rel", "hist", "slots", "chain", "chain_start", "chain_block", "ending"]
+_INTS_1 = ["ctl", "out", "paused", "ghosts", "level_tail", "inbox", "rel", "hist", "slots", "chain", "chain_start", "chain_block", "ending",
+           "arrived", "finished"]  # fmt: skip
 _INTS_2 = ["seq", "own", "grp", "heap", "stack_step", "fresh", "bucket", "bucket_head", "bucket_tail", "lane", "table", "block"]
 _FLOATS_1 = ["flt", "last", "lane_end", "stage_free", "delay", "cp", "layer", "head", "expert", "prefill_long", "acc"]
 _FLOATS_2 = ["tim", "stack_gap", "decode_table", "prefill_table", "timeline", "log"]

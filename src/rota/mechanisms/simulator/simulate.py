@@ -221,7 +221,8 @@ def _collect(
     for engine in engines:
         ctl = engine.state.ctl
         if ctl[col.FREE] != ctl[col.TOTAL_BLOCKS]:
-            raise AssertionError(f"I9: {ctl[col.TOTAL_BLOCKS] - ctl[col.FREE]} KV blocks were never given back by {policy.name}")
+            kept = int(ctl[col.TOTAL_BLOCKS] - ctl[col.FREE])
+            raise PlanRejected("I9", f"policy {policy.name} holds pins on {kept} KV blocks though all is done; release a program's pin when it ends")
     acc = sum(e.state.acc for e in engines)
     names = ("busy", "steps", "decode_tokens", "prefill_tokens", "decode_context", "prefill_area", "prefill_context", "expert_bytes",
              "weight_passes")  # fmt: skip

@@ -25,7 +25,7 @@ OWN_COLUMNS = 18
 # private entries of ctl, after the public ones; WATCH: stop when so many dependent requests are due (0: never)
 (IN_HEAD, IN_TAIL, WAIT_TAIL, PRE_TAIL, AVAIL, LEFT, DONE, CACHING, PEAK, EVENTS, PLANS, STEPS, LOG_ON, LOG_ROWS, BAD, SERIAL,
  COMPRESS, N_REL, TAKE_REL, N_PAUSED, GHOSTS, GHOST_CONTEXT, LAST_FINISHED, FREE_FIRST, FREE_LAST, SLOTS_FREE, LEVELS,
- BUDGET, FRESH_PLAN, WATCH, FLAGS, ADMISSIONS, N_ENDING) = range(24, 57)  # fmt: skip
+ BUDGET, FRESH_PLAN, WATCH, FLAGS, ADMISSIONS, N_ENDING, FOLLOWS, N_ARRIVED, N_FINISHED, N_PINS) = range(24, 61)  # fmt: skip
 # entries of flt
 NOW, UNTIL, WAKE_AT, TL_WIDTH, NEXT_EVENT = range(5)
 # entries of grp, int64 (groups, GRP): the standing set (AVAIL) and, with pipeline parallelism, the sets in flight
@@ -92,6 +92,8 @@ class State(NamedTuple):
     chain: np.ndarray  # content identity of each hash run, chained with what precedes it
     chain_start: np.ndarray
     chain_block: np.ndarray
+    arrived: np.ndarray  # what a policy that follows has not been told of yet
+    finished: np.ndarray
 
 
 def request_columns(trace: Trace, engine: EngineSpec) -> dict[str, np.ndarray]:
@@ -126,12 +128,29 @@ def request_columns(trace: Trace, engine: EngineSpec) -> dict[str, np.ndarray]:
             parent = trace.after[child]
             own[child, SIBLING] = own[parent, CHILD]
             own[parent, CHILD] = child
-    return {"seq": seq, "own": own, "tim": tim, "delay": delay, "levels": levels}
+    shared = {"seq": seq, "own": own, "tim": tim, "delay": delay, "levels": levels}
+    if trace.program is not None:
+        shared["program"], shared["first"], shared["turn"] = _programs(trace.program)
+    if trace.tool is not None:
+        shared["tool"] = trace.tool
+    return shared
+
+
+def _programs(program: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Per request: its program or -1, the row of the program's first turn, and how many turns came before."""
+    rows = np.arange(len(program))
+    order = np.argsort(program, kind="stable")
+    begins = np.r_[True, np.diff(program[order]) != 0]
+    at = np.maximum.accumulate(np.where(begins, rows, 0))
+    first, turn = np.empty_like(rows), np.empty_like(rows)
+    first[order], turn[order] = order[at], rows - at
+    alone = program < 0
+    return program, np.where(alone, rows, first), np.where(alone, 0, turn)
 
 
 def new_state(
     trace: Trace, shared: dict[str, np.ndarray], engine: EngineSpec, *, max_seqs: int, max_step_tokens: int, caching: bool,
-    priority: bool, compress: bool, log: bool, seed: int, chains: tuple[np.ndarray, np.ndarray],
+    priority: bool, follows: bool, compress: bool, log: bool, seed: int, chains: tuple[np.ndarray, np.ndarray],
 ) -> State:  # fmt: skip
     """An idle engine. Raises `InputError` where the trace's hash runs do not consist of whole KV blocks."""
     n, size, pp = len(trace), engine.block_size, engine.pp
@@ -142,7 +161,7 @@ def new_state(
         (col.FREE, engine.blocks), (col.TOTAL_BLOCKS, engine.blocks), (col.BLOCK_SIZE, size), (col.MAX_SEQS, max_seqs),
         (col.MAX_STEP_TOKENS, max_step_tokens), (col.MAX_LEN, engine.max_len), (col.N_LAYERS, engine.tables.n_layers),
         (col.STAGES, pp), (CACHING, caching), (COMPRESS, compress), (LOG_ON, log), (FREE_FIRST, -1), (FREE_LAST, -1),
-        (LEVELS, len(shared["levels"]) if priority else 0),
+        (LEVELS, len(shared["levels"]) if priority else 0), (FOLLOWS, follows),
     ):  # fmt: skip
         ctl[at] = value
     flt = np.zeros(8)
@@ -182,4 +201,5 @@ def new_state(
         timeline=np.zeros((TL_BINS, TL_COLUMNS)), log=np.zeros((4096 if log else 1, LOG_COLUMNS)), table=table, block=block, held=held,
         slots=np.arange(seats if caching else 1, dtype=np.int64)[::-1].copy(), chain=chains[0], chain_start=chains[1],
         chain_block=np.array([trace.hash_block // size if trace.hash_ids is not None and caching else 0], np.int64),
+        arrived=np.zeros(n if follows else 1, np.int64), finished=np.zeros(n if follows else 1, np.int64),
     )  # fmt: skip

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from rota.contracts import columns as col
-from rota.contracts.serving import DECODE, Limits
+from rota.contracts.serving import DECODE, FINISHED, Limits
 from rota.mechanisms.simulator import kernel
-from rota.mechanisms.simulator.blocks import lookup_prefix
+from rota.mechanisms.simulator.blocks import held_once, lookup_prefix
 from rota.mechanisms.simulator.reference import StateRef
-from rota.mechanisms.simulator.state import AVAIL, CACHING, G_STEP, JOIN, NOW, SLOT, State
+from rota.mechanisms.simulator.state import AVAIL, CACHING, G_STEP, JOIN, N_ARRIVED, N_FINISHED, NOW, SLOT, State
 
 _N = col.SEQ_COLUMNS
 
@@ -82,6 +84,34 @@ class SimSeq:
     def preemptions(self) -> int:
         return self._view._seq[self._row + col.PREEMPTIONS]
 
+    @property
+    def program(self) -> int:
+        return int(self._view._program[self.sid]) if self._view._program is not None else -1
+
+    @property
+    def turn(self) -> int:
+        return int(self._view._turn[self.sid]) if self._view._program is not None else 0
+
+    @property
+    def program_arrival(self) -> float:
+        if self._view._program is None:
+            return self.arrival
+        return self._view._tim[int(self._view._first[self.sid]) * col.TIM_COLUMNS + col.ARRIVED]
+
+    @property
+    def tool(self) -> int:
+        if self._view._tool is None or self.phase != FINISHED:
+            return -1
+        return int(self._view._tool[self.sid])
+
+    @property
+    def first_scheduled(self) -> float:
+        return self._view._tim[self.sid * col.TIM_COLUMNS + col.FIRST_SCHEDULED]
+
+    @property
+    def finished_at(self) -> float:
+        return self._view._tim[self.sid * col.TIM_COLUMNS + col.FINISHED_AT]
+
     def _gained(self) -> int:
         """Tokens since this member of the standing set was last brought up to date."""
         view = self._view
@@ -140,13 +170,21 @@ class SimLedger:
         self._free += back
         self._held[sid] = 0
 
+    def unpin(self, key: int) -> None:
+        self._free += self._view.pinned_blocks(key)
+
 
 class SimView:
     """An `EngineView`. One per engine; it always shows the present."""
 
-    __slots__ = ("_ctl", "_flt", "_ref", "_seq", "_state", "_tim", "limits")
+    __slots__ = ("_ctl", "_first", "_flt", "_pins", "_program", "_ref", "_seq", "_state", "_tim", "_tool", "_turn", "limits")
 
-    def __init__(self, state: State, ref: StateRef, limits: Limits) -> None:
+    def __init__(
+        self, state: State, ref: StateRef, limits: Limits, shared: dict[str, np.ndarray], pins: dict[int, np.ndarray]
+    ) -> None:
+        self._program, self._first, self._turn = (shared.get(name) for name in ("program", "first", "turn"))
+        self._tool = shared.get("tool")
+        self._pins = pins
         self._state = state
         self._ref = ref
         self._seq = memoryview(state.seq.reshape(-1))
@@ -213,6 +251,17 @@ class SimView:
                 found.append(SimSeq(self, sid))
             sid = seq[row + col.NEXT]
         return found
+
+    @property
+    def arrived(self) -> list[SimSeq]:
+        return [SimSeq(self, sid) for sid in self._state.arrived[: self._ctl[N_ARRIVED]].tolist()]
+
+    @property
+    def finished(self) -> list[SimSeq]:
+        return [SimSeq(self, sid) for sid in self._state.finished[: self._ctl[N_FINISHED]].tolist()]
+
+    def pinned_blocks(self, key: int) -> int:
+        return int(held_once(self._ref, self._pins[key])) if key in self._pins else 0
 
     def seq(self, sid: int) -> SimSeq:
         return SimSeq(self, sid)
