@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from rota.contracts.serving import EngineView, Limits, SeqView
@@ -19,9 +19,12 @@ class Order(Protocol):
     ----------
     dynamic : bool
         Whether an arrival may come ahead of a request that was refused; then arrivals are a reason to ask again.
+    keeps : str
+        How the engine keeps its own queue, ``"fcfs"`` or ``"priority"``, for orders that use it.
     """
 
     dynamic: bool
+    keeps: str
 
     def start(self, limits: Limits) -> None:
         """A new engine: forget everything."""
@@ -42,9 +45,12 @@ class Admission(Protocol):
     ----------
     spare : int
         Blocks that it never lets an admission use; a request that cannot run within the rest is rejected. Set by `start`.
+    learns : bool
+        Whether its answer depends on more than free blocks. A refusal then stands until something finishes or is evicted.
     """
 
     spare: int
+    learns: bool
 
     def start(self, limits: Limits) -> None:
         """A new engine: forget everything."""
@@ -59,5 +65,5 @@ class Admission(Protocol):
 class Victim(Protocol):
     """Who is evicted when memory is short."""
 
-    def key(self, seq: SeqView) -> tuple[float, ...]:
-        """The running request with the largest key goes first."""
+    def rank(self, running: Sequence[SeqView]) -> Sequence[SeqView]:
+        """Running requests, given in order of admission, in the order in which they are served; the last one is evicted first."""

@@ -25,6 +25,7 @@ BUILT_IN = {
     "sarathi": "rota.policies.batching.sarathi:Sarathi",
     "sarathi-dynamic": "rota.policies.batching.sarathi_dynamic:SarathiDynamic",
     "layered": "rota.policies.batching.layered:Layered",
+    "composed": "rota.policies.batching.custom:Custom",
 }
 GROUP = "rota.policies"
 _WORDS: dict[str, object] = {"true": True, "false": False, "none": None}

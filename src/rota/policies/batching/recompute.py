@@ -6,6 +6,8 @@ is none, the latest arrival of those behind it is evicted, be it in decode or ha
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from rota.contracts.serving import DECODE, EngineView, SeqView
 
 
@@ -14,8 +16,15 @@ def by_arrival(seq: SeqView) -> tuple[float, int]:
     return seq.arrival, seq.sid
 
 
-def make_room(view: EngineView) -> tuple[tuple[int, ...], int, int]:
-    """Walk through the decodes in order of arrival and evict what must go.
+def earliest_first(running: Sequence[SeqView]) -> Sequence[SeqView]:
+    """In order of arrival."""
+    return sorted(running, key=by_arrival)
+
+
+def make_room(
+    view: EngineView, rank: Callable[[Sequence[SeqView]], Sequence[SeqView]] = earliest_first
+) -> tuple[tuple[int, ...], int, int]:
+    """Walk through the decodes in the order that `rank` gives and evict what must go, the last first.
 
     Returns
     -------
@@ -27,7 +36,7 @@ def make_room(view: EngineView) -> tuple[tuple[int, ...], int, int]:
         Blocks free after evictions and the decodes' needs.
     """
     size = view.limits.block_size
-    running = sorted(view.running, key=by_arrival)
+    running = rank(view.running)
     free = view.free_blocks
     evicted: list[int] = []
     decodes = 0

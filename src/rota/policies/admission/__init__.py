@@ -1,0 +1,1 @@
+"""Whether the next request may join what runs: one technique, one file."""

@@ -1,0 +1,248 @@
+"""One batching policy from five small decisions: composition, order, admission, victim and retention.
+
+The composition says which tokens share a step and how much memory an admission takes; here the known ones are rows of a table. The
+other decisions are objects (`rota.policies.parts`). Put together from first-come order, aggressive admission and the victim that each
+has by nature, a composition decides exactly as the policy of its name does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from rota.contracts.serving import ALWAYS, ARRIVAL, FINISH, EngineView, Ledger, Limits, StepPlan, Work
+from rota.errors import InputError
+from rota.policies.batching.policy import Batching, step_tokens, whole
+from rota.policies.batching.recompute import by_arrival, make_room
+from rota.policies.parts import Admission, Order, Victim
+
+
+class Composition(NamedTuple):
+    """How a step is put together.
+
+    Attributes
+    ----------
+    hybrid : bool
+        Prompts share a step with decodes; otherwise prompts go first, in steps of their own.
+    chunked : bool
+        A prompt may advance by a part of its tokens.
+    reserve : str
+        Memory taken at admission: of the whole ``"prompt"``, or of the ``"chunk"`` that runs now.
+    tokens : int
+        Default token budget of a step; 0 for none.
+    seqs : int
+        Default of most sequences held.
+    """
+
+    hybrid: bool
+    chunked: bool
+    reserve: str
+    tokens: int
+    seqs: int
+
+
+COMPOSITIONS = {
+    "sarathi": Composition(True, True, "prompt", 512, 128),
+    "orca-paged": Composition(True, False, "prompt", 0, 128),
+    "vllm-v0": Composition(False, False, "prompt", 0, 256),
+    "vllm-v1": Composition(True, True, "chunk", 2048, 256),
+}
+
+
+class Composed(Batching):
+    """The decisions at work.
+
+    Parameters
+    ----------
+    order, admission, victim
+    batching : str
+        A name of `COMPOSITIONS`.
+    max_num_batched_tokens, max_num_seqs : int or None
+        None: as the composition has it.
+    prefix_caching : bool
+    """
+
+    name = "composed"
+    title = "Composed: batching, order, admission and victim chosen one by one"
+    paper = "the parts' own"
+    follows = True
+
+    def __init__(
+        self, order: Order, admission: Admission, victim: Victim, *, batching: str, max_num_batched_tokens: int | None,
+        max_num_seqs: int | None, prefix_caching: bool = False,
+    ) -> None:  # fmt: skip
+        if batching not in COMPOSITIONS:
+            raise InputError(f"batching must be one of {', '.join(COMPOSITIONS)}, not {batching!r}")
+        shape = self.shape = COMPOSITIONS[batching]
+        self.parts = order, admission, victim
+        self.order = order.keeps
+        self.max_seqs = shape.seqs if max_num_seqs is None else whole("max_num_seqs", max_num_seqs)
+        tokens = shape.tokens if max_num_batched_tokens is None else max_num_batched_tokens
+        if max_num_batched_tokens is not None or shape.chunked:
+            self.max_step_tokens = step_tokens(tokens, self.max_seqs)
+        self.prefix_caching = prefix_caching
+        wants = {"priority"} if self.order == "priority" else set()
+        wants |= {"hybrid"} if shape.hybrid else set()
+        wants |= {"chunk"} if shape.chunked else set()
+        self.requires = frozenset(wants | ({"prefix_cache"} if prefix_caching else set()))
+        #: Whether a refusal stands until something changes, because asking again at every step could answer otherwise.
+        self._sticky = order.dynamic or admission.learns
+        self._by_chunk = shape.reserve == "chunk"
+        self._headroom = 0 if self._by_chunk else 1
+
+    def start(self, limits: Limits) -> None:
+        """Take over an engine's limits."""
+        super().start(limits)
+        order, admission, _ = self.parts
+        order.start(limits)
+        admission.start(limits)
+        self.longest = min(self.longest, (limits.blocks - admission.spare) * limits.block_size)
+        self._budget = self.max_step_tokens or (ALWAYS if self.shape.hybrid else max(2048, limits.max_len))
+        if not self.shape.chunked:
+            self.longest = min(self.longest, self._budget)
+        self._refused = False
+        #: The plan before only evicted: this one, at the same instant, is its second half and admits nobody.
+        self._evicting = False
+
+    def plan(self, view: EngineView) -> StepPlan:
+        """What the parts decide."""
+        self._listen(view)
+        evicting, self._evicting = self._evicting, False
+        if not self.shape.hybrid:
+            return self._prompts_first(view, evicting)
+        tokens, free = view.n_decode, view.free_blocks - view.decode_need
+        work: list[Work] = []
+        left = 0
+        evicted: tuple[int, ...] = ()
+        if not self._by_chunk and free < 1 and tokens:
+            evicted, tokens, free = make_room(view, self.parts[2].rank)
+            if evicted and self.prefix_caching:
+                return self._evict_only(view, evicted[0])
+        if view.n_prefill and self.shape.chunked:
+            left, tokens, free = self._continue(view, work, evicted, tokens, free)
+            if self._by_chunk and free < 0:
+                return self._evict_only(view, self.parts[2].rank(view.running)[-1].sid)
+        elif self._by_chunk and free < 0:
+            return self._evict_only(view, self.parts[2].rank(view.running)[-1].sid)
+        if evicted:
+            return self._evict(view, work, evicted)
+        if evicting and not work and not view.n_decode:
+            evicting = False  # nothing is left that the evictions could have made room for
+        seats = self.max_seqs - view.n_running
+        waits = view.n_waiting
+        refused = self._refused
+        if waits and tokens < self._budget and seats > 0 and not evicting and not refused:
+            begun = len(work)
+            refused, rejected, known = self._admit(view, work, self._budget - tokens, free, seats)
+            if rejected:
+                return StepPlan(tuple(work), bool(work), reject=rejected)
+            left = known or left
+            tokens += sum(item.n_tokens for item in work[begun:])
+            seats -= len(work) - begun
+            waits -= len(work) - begun
+        return self._hold(work, left, tokens < self._budget and seats > 0, waits, refused, evicting)
+
+    def _hold(self, work: list[Work], left: int, room: bool, waits: int, refused: bool, evicting: bool) -> StepPlan:
+        """The plan, for as long as asking again would give the same one."""
+        if len(work) > 1 or evicting or (refused and self.prefix_caching and not self._sticky):
+            return StepPlan(tuple(work), headroom=self._headroom)
+        wake = FINISH
+        if room and not waits:
+            wake = ARRIVAL | FINISH if work else ARRIVAL
+        elif self.parts[0].dynamic:
+            wake = ARRIVAL | FINISH
+        repeat = left // work[0].n_tokens if work else ALWAYS
+        return StepPlan(tuple(work), repeat=repeat, wake=wake, headroom=self._headroom)
+
+    def _prompts_first(self, view: EngineView, evicting: bool) -> StepPlan:
+        seats = self.max_seqs - view.n_running
+        waits = view.n_waiting
+        if waits and seats > 0 and not evicting and not self._refused:
+            work: list[Work] = []
+            _, rejected, _ = self._admit(view, work, self._budget, view.free_blocks, seats)
+            if work or rejected:
+                return StepPlan(tuple(work), False, reject=rejected)
+        if view.n_decode and view.free_blocks - view.decode_need < 1:
+            evicted, _, _ = make_room(view, self.parts[2].rank)
+            if evicted:
+                return self._evict_only(view, evicted[0]) if self.prefix_caching else self._evict(view, [], evicted)
+        return self._hold([], 0, seats > 0, waits, self._refused, evicting)
+
+    def _listen(self, view: EngineView) -> None:
+        """Tell the parts what has arrived and finished."""
+        order, admission, _ = self.parts
+        for seq in view.finished:
+            order.finished(seq)
+            admission.finished(seq)
+            self._refused = False
+        for seq in view.arrived:
+            order.joins(seq, False)
+            if order.dynamic:
+                self._refused = False
+
+    def _continue(
+        self, view: EngineView, work: list[Work], evicted: Sequence[int], tokens: int, free: int
+    ) -> tuple[int, int, int]:
+        """Chunks of admitted prompts. (what the last one has left, tokens, free blocks)."""
+        left = 0
+        prefills = view.prefills if self.limits.pp == 1 or self._by_chunk else sorted(view.prefills, key=by_arrival)
+        for seq in prefills:
+            if tokens >= self._budget:
+                break
+            if seq.sid in evicted:
+                continue
+            done = seq.n_computed
+            left = seq.n_known - done
+            n = min(left, self._budget - tokens)
+            if self._by_chunk:
+                free -= max(0, -(-(done + n) // self.block_size) - seq.kv_blocks)
+            work.append(Work(seq.sid, n))
+            tokens += n
+        return left, tokens, free
+
+    def _admit(
+        self, view: EngineView, work: list[Work], budget: int, free: int, seats: int
+    ) -> tuple[bool, tuple[int, ...], int]:
+        """Add prompts to `work`, in order. (whether one was refused, which can never run, tokens that the last one has left)."""
+        order, admission, _ = self.parts
+        ledger: Ledger | None = view.ledger() if self.prefix_caching else None
+        admission.begin(view)
+        rejected: list[int] = []
+        left = 0
+        for seq in order.queue(view):
+            known = seq.n_known
+            if known > self.longest:
+                order.leaves(seq, False)
+                rejected.append(seq.sid)
+                continue
+            hit = seq.n_reusable if ledger else 0
+            n = known - hit
+            if n > budget:
+                if not self.shape.chunked:
+                    break
+                n = budget
+            upto = hit + n if self._by_chunk else known
+            need = ledger.need(seq.sid, upto) if ledger else -(-upto // self.block_size)
+            if need > free or not admission.admits(seq, free - need):
+                self._refused = self._sticky
+                return True, tuple(rejected), left
+            order.leaves(seq, True)
+            free -= need
+            budget -= n
+            seats -= 1
+            left = known - hit
+            work.append(Work(seq.sid, n, 0 if self._by_chunk else known))
+            if budget == 0 or seats == 0:
+                break
+        return False, tuple(rejected), left
+
+    def _evict(self, view: EngineView, work: list[Work], evicted: Sequence[int]) -> StepPlan:
+        for sid in evicted:
+            self.parts[0].joins(view.seq(sid), True)
+        self._refused = False
+        return StepPlan(tuple(work), evict=tuple(evicted))
+
+    def _evict_only(self, view: EngineView, sid: int) -> StepPlan:
+        """Evict one and be asked again at once: only the engine knows what of its blocks is shared, and so what that frees."""
+        self._evicting = True
+        return self._evict(view, [], (sid,))._replace(decode=False)

@@ -1,0 +1,1 @@
+"""Which waiting request comes next: one technique, one file."""

@@ -1,0 +1,1 @@
+"""Who is evicted when memory is short: one technique, one file."""
