@@ -35,6 +35,21 @@ def test_every_public_name_of_the_package_exists() -> None:
 
 
 def test_no_module_grows_beyond_one_sitting() -> None:
-    # compiled kernels cannot be split freely, because Numba compiles what calls each other together
     long = {str(p.relative_to(ROOT)): n for p in (ROOT / "src").rglob("*.py") if (n := len(p.read_text().splitlines())) > 450}
-    assert {name for name in long if not name.endswith("kernel.py")} == set()
+    assert long == {}
+
+
+def test_compiled_code_is_renewed_when_a_source_it_calls_changes(tmp_path: Path) -> None:
+    import shutil
+
+    package = tmp_path / "rota"
+    shutil.copytree(ROOT / "src" / "rota", package, ignore=shutil.ignore_patterns("__pycache__"))
+    code = "from rota.contracts.columns import COMPUTED; from rota.policies.batching.compiled import begin_plan as f; import numpy as np; " \
+           "out = np.zeros(20, np.int64); f(out, 1, 2, 3, 4); print(sum(f.stats.cache_hits.values()))"  # fmt: skip
+    hits = []
+    for touched in (None, None, package / "cost" / "kernel.py"):
+        if touched:
+            touched.write_text(touched.read_text() + "\n# changed\n")
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": str(tmp_path)})
+        hits.append(int(done.stdout))
+    assert hits == [0, 1, 0]

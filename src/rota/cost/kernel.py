@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from rota.cost.tables import TABLE, StepTables
+from rota.jit import njit
 
 # scalars of a packed cost, float64
 (KIND, LAYERS, P_FLOOR, P_FLOP, P_BYTE, Q_BYTE, D_FLOOR, D_BYTE, LAUNCH, CPU, CPU_SEQ, SEND, SEND_TOKEN, NOISE, KV_SCALE,

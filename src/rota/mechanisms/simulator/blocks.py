@@ -9,9 +9,9 @@ Engines without a prefix cache only count blocks and never come here.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from rota.contracts.columns import BLOCK_SIZE, BLOCKS, COMPUTED, FREE, KNOWN
+from rota.jit import njit
 from rota.mechanisms.simulator.state import (
     COMMITTED,
     CONTENT,

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
-
 from rota.contracts.columns import (
     BLOCK_SIZE,
     BLOCKS,
@@ -23,6 +21,7 @@ from rota.contracts.columns import (
     PROMPT,
 )
 from rota.contracts.serving import DECODE
+from rota.jit import njit
 from rota.mechanisms.simulator.state import (
     B_NEXT,
     B_PREV,

@@ -15,6 +15,7 @@ from rota.mechanisms.simulator import kernel
 from rota.mechanisms.simulator import state as st
 from rota.mechanisms.simulator.blocks import chain_hashes
 from rota.mechanisms.simulator.engine import BUDGET_PLANS, Engine
+from rota.mechanisms.simulator.requests import pop_release
 from rota.results.run import Run
 from rota.workload.trace import Trace
 
@@ -183,7 +184,7 @@ def _run_together(engines: list[Engine], order: np.ndarray, trace: Trace, router
             position += 1
         else:
             engines[0].state.ctl[st.N_REL] = pending
-            sid = int(kernel.pop_release(engines[0].ref))
+            sid = int(pop_release(engines[0].ref))
             pending -= 1
         i = _route(engines, router, routed, int(random[routed]), assigned, arrival)
         own[sid, st.REPLICA] = i

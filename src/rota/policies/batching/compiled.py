@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from rota.contracts.columns import (
@@ -37,6 +36,7 @@ from rota.contracts.columns import (
     Twin,
 )
 from rota.contracts.serving import ARRIVAL, DECODE, FINISH, PREFILL
+from rota.jit import njit
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

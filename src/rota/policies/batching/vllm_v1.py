@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numba import njit
 
 from rota.contracts.columns import (
     BLOCK_SIZE,
@@ -44,6 +43,7 @@ from rota.contracts.columns import (
 )
 from rota.contracts.serving import ALWAYS, ARRIVAL, DECODE, FINISH, EngineView, Limits, SeqView, StepPlan, Work
 from rota.errors import InputError
+from rota.jit import njit
 from rota.policies.batching.compiled import (
     Floats,
     Ints,

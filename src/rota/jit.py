@@ -1,0 +1,50 @@
+"""Numba's `njit`, with machine code on disk that is thrown away when any compiled source changes, not only the function's own.
+
+Numba keeps the code beside each source and looks at that file's time stamp alone, although functions compile what they call into
+themselves: after an update that touches one file, others would go on running what it said before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from numba import njit
+from numba.core.caching import CacheImpl
+
+__all__ = ["njit"]
+
+_PACKAGE = Path(__file__).resolve().parent
+#: What compiled functions of other files may call or read.
+_SHARED = ("contracts/*.py", "cost/kernel.py", "results/run.py", "mechanisms/simulator/*.py", "policies/batching/compiled.py")
+
+
+@cache
+def _stamp() -> str:
+    """Digest of all sources that end up in compiled functions of other files."""
+    digest = hashlib.sha256()
+    for pattern in _SHARED:
+        for path in sorted(_PACKAGE.glob(pattern)):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _stamped(locator: Any) -> Any:
+    """The same place for cached code, for this package's functions only, with the digest in its stamp."""
+
+    class Stamped(locator):  # type: ignore[misc]
+        def get_source_stamp(self) -> tuple[object, str]:
+            return super().get_source_stamp(), _stamp()
+
+        @classmethod
+        def from_function(cls, py_func: Any, py_file: str) -> Any:
+            inside = Path(py_file).resolve().is_relative_to(_PACKAGE)
+            return super().from_function(py_func, py_file) if inside else None
+
+    return Stamped
+
+
+if not any(locator.__name__ == "Stamped" for locator in CacheImpl._locator_classes):
+    CacheImpl._locator_classes = [*map(_stamped, CacheImpl._locator_classes), *CacheImpl._locator_classes]
