@@ -33,11 +33,11 @@ def test_lists_of_policies_split_where_policies_end(policies: list[str], cut: in
     assert split_policies(parts) == policies
 
 
-def test_no_list_means_all() -> None:
-    from rota.policies.registry import policy_names
+def test_no_list_means_one_of_each_way_to_batch() -> None:
+    from rota.policies.registry import STANDARD, policy_names
 
-    assert split_policies(None) == policy_names()
-    assert split_policies([]) == policy_names()
+    assert split_policies(None) == split_policies([]) == list(STANDARD)
+    assert set(STANDARD) < set(policy_names())
 
 
 @pytest.mark.parametrize(

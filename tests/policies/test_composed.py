@@ -38,8 +38,8 @@ def test_a_policy_equals_the_parts_it_is_made_of(scenario):
 @given(scenarios())
 def test_modes_agree_with_a_prefix_cache_and_priorities(scenario):
     for batching, options in LIMITED.items():
-        for order in ("fcfs", "priority"):
-            policy = make_policy("composed", batching=batching, order=order, enable_prefix_caching=True, **options)
+        for order in ("fcfs", "priority", "shortest-prompt"):
+            policy = make_policy("composed", batching=batching, order=order, retention="lru", **options)
             route = dict(replicas=scenario.replicas, router=scenario.router, seed=3)
             reference = simulate(scenario.trace, policy, scenario.engine, compress=False, **route)
             assert_same(reference, simulate(scenario.trace, policy, scenario.engine, **route), f"{batching} {order}")

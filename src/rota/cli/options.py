@@ -243,7 +243,7 @@ Policies = Annotated[
     list[str] | None,
     typer.Option(
         "--policy", "--policies", "-p", metavar="LIST",
-        help="Policies, by commas, each with options of its own: sarathi,vllm-v1:max_num_batched_tokens=512. Default: all.",
+        help="Policies, by commas, each with options of its own: sarathi,vllm-v1:max_num_batched_tokens=512. Default: one of each way to batch.",
     ),
 ]  # fmt: skip
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
@@ -251,17 +251,17 @@ Jobs = Annotated[int | None, typer.Option("--jobs", "-j", metavar="N", help="Pro
 
 
 def split_policies(given: list[str] | None) -> list[str]:
-    """Policies out of comma-separated lists, or all there are; ``a:x=1,y=2,b`` is a with two options, and b.
+    """Policies out of comma-separated lists, or the standard ones; ``a:x=1,y=2,b`` is a with two options, and b.
 
     Raises
     ------
     InputError
         If a name is missing, unknown, or its options are not its own.
     """
-    from rota.policies.registry import parse_policy, policy_names
+    from rota.policies.registry import STANDARD, parse_policy
 
     if not given:
-        return list(policy_names())
+        return list(STANDARD)
     found: list[str] = []
     for text in given:
         for piece in (part.strip() for part in text.split(",")):

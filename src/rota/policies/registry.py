@@ -27,6 +27,8 @@ BUILT_IN = {
     "layered": "rota.policies.batching.layered:Layered",
     "composed": "rota.policies.batching.custom:Custom",
 }
+#: What is compared when nobody says what: one of each way to batch.
+STANDARD = ("static", "orca", "orca-paged", "vllm-v0", "vllm-v1", "sarathi", "sarathi-dynamic", "layered")
 GROUP = "rota.policies"
 _WORDS: dict[str, object] = {"true": True, "false": False, "none": None}
 

@@ -8,11 +8,13 @@ from rota.errors import InputError
 from rota.policies.admission.aggressive import Aggressive
 from rota.policies.batching.composed import Composed
 from rota.policies.order.fcfs import Fcfs
+from rota.policies.order.shortest import ShortestPrompt
 from rota.policies.parts import Admission, Order, Victim
 from rota.policies.victim.latest import LatestAdmitted, LatestArrival
 
-ORDERS: dict[str, Callable[[], Order]] = {"fcfs": Fcfs, "priority": lambda: Fcfs(by_priority=True)}
+ORDERS: dict[str, Callable[[], Order]] = {"fcfs": Fcfs, "priority": lambda: Fcfs(by_priority=True), "shortest-prompt": ShortestPrompt}
 ADMISSIONS: dict[str, Callable[[], Admission]] = {"aggressive": Aggressive}
+RETENTIONS = ("none", "lru")
 VICTIMS: dict[str, Callable[[], Victim]] = {"latest-arrival": LatestArrival, "latest-admitted": LatestAdmitted}
 
 
@@ -26,25 +28,27 @@ class Custom(Composed):
         None: as the batching has it, ``latest-admitted`` for vllm-v1, else ``latest-arrival``.
     watermark : float or None
         Of aggressive admission. None: 0.01; 0 with vllm-v1 and orca-paged, which know none.
-    enable_prefix_caching : bool
+    retention : str
+        ``none``: a finished request's KV is dropped; ``lru``: it stays in the prefix cache until its blocks are wanted.
     max_num_batched_tokens, max_num_seqs : int or None
         None: as the batching has it.
     """
 
     def __init__(
         self, *, batching: str = "sarathi", order: str = "fcfs", admission: str = "aggressive", victim: str | None = None,
-        watermark: float | None = None, enable_prefix_caching: bool = False, max_num_batched_tokens: int | None = None,
+        watermark: float | None = None, retention: str = "none", max_num_batched_tokens: int | None = None,
         max_num_seqs: int | None = None,
     ) -> None:  # fmt: skip
         if watermark is None:
             watermark = 0.01 if batching in ("sarathi", "vllm-v0") else 0.0
         if victim is None:
             victim = "latest-admitted" if batching == "vllm-v1" else "latest-arrival"
-        for kind, name, known in (("order", order, ORDERS), ("admission", admission, ADMISSIONS), ("victim", victim, VICTIMS)):
+        for kind, name, known in (("order", order, ORDERS), ("admission", admission, ADMISSIONS), ("victim", victim, VICTIMS),
+                                  ("retention", retention, RETENTIONS)):  # fmt: skip
             if name not in known:
                 raise InputError(f"{kind} must be one of {', '.join(known)}, not {name!r}")
         chosen = Aggressive(watermark) if admission == "aggressive" else ADMISSIONS[admission]()
         super().__init__(
             ORDERS[order](), chosen, VICTIMS[victim](), batching=batching, max_num_batched_tokens=max_num_batched_tokens,
-            max_num_seqs=max_num_seqs, prefix_caching=enable_prefix_caching,
+            max_num_seqs=max_num_seqs, prefix_caching=retention != "none",
         )  # fmt: skip
