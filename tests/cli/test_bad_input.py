@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from rota.cli.main import run
+
+try:
+    import pty
+except ImportError:  # Windows
+    pty = None  # type: ignore[assignment]
 
 HEADER = "arrival,prompt,output\n"
 GOOD = HEADER + "".join(f"{i * 0.5},{200 + 10 * i},{20 + i}\n" for i in range(12))
@@ -169,29 +175,83 @@ def test_a_good_command_is_good(capsys: pytest.CaptureFixture[str], folder: Path
     assert json.loads(capsys.readouterr().out)["policies"].keys() == {"sarathi"}
 
 
-def start(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "rota", *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
 def test_status_and_line_reach_the_shell(folder: Path) -> None:
-    process = start(["compare", "trace.csv", "--model", "no-such-model", "--device", "a100-80g"], folder)
-    out, err = process.communicate(timeout=120)
-    assert (process.returncode, out, err.count("\n")) == (2, "", 1)
-    assert err.startswith("rota: ")
+    command = [sys.executable, "-m", "rota", "compare", "trace.csv", "--model", "no-such-model", "--device", "a100-80g"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith("rota: ")
 
 
+class Terminal:
+    """A command run in a terminal of its own, as a person would see it; ended, with all its processes, on leaving."""
+
+    def __init__(self, arguments: list[str], folder: Path) -> None:
+        self.arguments, self.folder, self.seen = arguments, folder, ""
+
+    def __enter__(self) -> Terminal:
+        self.keys, terminal = pty.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", OWN_TERMINAL, *self.arguments], cwd=self.folder, stdin=terminal, stdout=subprocess.PIPE,
+            stderr=terminal, text=True, start_new_session=True, env=os.environ | {"TERM": "xterm", "COLUMNS": "150"},
+        )  # fmt: skip
+        os.close(terminal)
+        return self
+
+    def read(self) -> bool:
+        """Read what has been shown since; false if all processes have left the terminal."""
+        try:
+            text = os.read(self.keys, 65536)
+        except OSError:  # what Linux says at the end of a terminal
+            return False
+        self.seen += text.decode()
+        return bool(text)
+
+    def __exit__(self, *error: object) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.communicate()
+        os.close(self.keys)
+
+
+# makes standard error the controlling terminal, so that Ctrl-C typed there reaches all processes
+OWN_TERMINAL = """
+import fcntl, termios
+fcntl.ioctl(2, termios.TIOCSCTTY, 0)
+from rota.cli.main import main
+main()
+"""
+
+
+@pytest.mark.skipif(pty is None, reason="needs a pseudo-terminal")
 @pytest.mark.parametrize("jobs", ["1", "2"])
-def test_ctrl_c_midway(folder: Path, jobs: str) -> None:
-    heavy = "poisson:rate=20,prompt=800,output=300,n=1000000"
-    process = start(["compare", heavy, *ON, "--policy", "vllm-v1,sarathi", "--html", "report.html", "--jobs", jobs], folder)
-    time.sleep(6)
-    assert process.poll() is None, process.communicate()
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err.strip() == "rota: interrupted"
+# before the first simulation has finished, and after some have
+@pytest.mark.parametrize(("requests", "seeds", "begun"), [(1_000_000, 5, r"0/\?"), (100_000, 20, "[1-9][0-9]*/40")])
+def test_ctrl_c_midway(folder: Path, jobs: str, requests: int, seeds: int, begun: str) -> None:
+    heavy = f"poisson:rate=20,prompt=800,output=300,n={requests}"
+    command = [
+        "compare",
+        heavy,
+        *ON,
+        "--policy",
+        "vllm-v1,sarathi",
+        "--html",
+        "report.html",
+        "--jobs",
+        jobs,
+        "--seeds",
+        str(seeds),
+    ]
+    with Terminal(command, folder) as rota:
+        while not re.search(begun, rota.seen):
+            assert rota.read(), rota.seen[-500:]
+        os.write(rota.keys, b"\x03")
+        out, _ = rota.process.communicate(timeout=300)
+        while rota.read():
+            pass
+    assert rota.process.returncode == 130
+    assert rota.seen.endswith("rota: interrupted\r\n"), rota.seen[-500:]
+    assert "Traceback" not in rota.seen
+    assert out == "" if seeds == 5 else out.startswith("INCOMPLETE")
     assert {path.name for path in folder.iterdir()} == {"trace.csv", "config.json", "bare.json"}
 
 

@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import pickle
 import signal
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+import traceback
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import islice
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 import numpy as np
@@ -147,8 +153,9 @@ def in_parallel(function: Callable[[T], R], items: Sequence[T], jobs: int = 1) -
 
     Raises
     ------
-    RotaError
-        As the function raised it. Whatever is still running then, or when the caller stops early, is ended.
+    Exception
+        As the function raised it (one that cannot be pickled as a plain `RotaError` or `RuntimeError` with its text).
+        Whatever is still running then, or when the caller stops early, is ended.
     """
     if jobs < 1:
         raise InputError(f"jobs must be at least 1, not {jobs}")
@@ -156,44 +163,95 @@ def in_parallel(function: Callable[[T], R], items: Sequence[T], jobs: int = 1) -
         for i, item in enumerate(items):
             yield i, function(item)
         return
-    before = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(min(jobs, len(items)), mp_context=_context(), initializer=_ignore_interrupt)
-    finished = False
+    # One pipe per worker, read and written here alone: no queues, locks or threads that a killed worker could leave stuck.
+    context = _context()
+    workers: list[BaseProcess] = []
+    working: dict[Any, int] = {}
+    todo = iter(enumerate(items))
     try:
-        waiting: dict[Future[R | RotaError], int] = {pool.submit(_guarded, function, item): i for i, item in enumerate(items)}
-        while waiting:
-            done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-            for future in sorted(done, key=waiting.__getitem__):
-                result = future.result()
-                if isinstance(result, RotaError):
+        for i, item in islice(todo, jobs):
+            first = _start(context, function, workers)
+            _send(first, item)
+            working[first] = i
+        while working:
+            for pipe in wait(list(working)):
+                done = working.pop(pipe)
+                succeeded, result = _receive(pipe)
+                if not succeeded:
                     raise result
-                yield waiting.pop(future), result
-        finished = True
-    except BrokenProcessPool:
-        raise RotaError("a worker process died, probably for lack of memory; use fewer jobs or limit the trace") from None
+                for i, item in islice(todo, 1):
+                    _send(pipe, item)
+                    working[pipe] = i
+                yield done, result
     finally:
-        pool.shutdown(wait=finished, cancel_futures=True)
-        if not finished:
-            for child in set(multiprocessing.active_children()) - before:
-                child.terminate()
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.join()
 
 
-def _guarded(function: Callable[[T], R], item: T) -> R | RotaError:
-    """Errors come back as plain ones: an exception with its own constructor does not survive pickling."""
+def _start(context: BaseContext, function: Callable[[T], R], workers: list[BaseProcess]) -> Connection:
+    """Start a worker, add it to `workers`, and return the pipe that takes its items and gives its results."""
+    ours, theirs = context.Pipe()
+    worker = context.Process(target=_work, args=(function, theirs), daemon=True)  # type: ignore[attr-defined]
+    worker.start()
+    workers.append(worker)
+    theirs.close()  # so that the worker's death is the end of the pipe
+    return ours
+
+
+def _send(pipe: Any, item: Any) -> None:
+    with _worker_alive():
+        pipe.send(item)
+
+
+def _receive(pipe: Any) -> Any:
+    with _worker_alive():
+        return pipe.recv()
+
+
+@contextmanager
+def _worker_alive() -> Iterator[None]:
     try:
-        return function(item)
-    except RotaError as error:
-        return type(error)(str(error)) if type(error).__init__ is Exception.__init__ else RotaError(str(error))
+        yield
+    except (EOFError, ConnectionError):
+        raise RotaError("a worker process died, probably for lack of memory; use fewer jobs or limit the trace") from None
 
 
-def _ignore_interrupt() -> None:
+def _work(function: Callable[[T], R], pipe: Connection) -> None:
+    """What a worker does until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(EOFError, ConnectionError):
+        while True:
+            item = pipe.recv()
+            try:
+                answer: tuple[bool, R | Exception] = True, function(item)
+            except Exception as error:
+                answer = False, _portable(error)
+            pipe.send(answer)
 
 
-def _context() -> multiprocessing.context.BaseContext:
+def _portable(error: Exception) -> Exception:
+    """The error with where it arose, or a plain one if it does not survive pickling, as those with own constructors do not."""
+    error.add_note("".join(traceback.format_exception(error)))
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RotaError(str(error)) if isinstance(error, RotaError) else RuntimeError(error.__notes__[-1])
+    return error
+
+
+def _context() -> BaseContext:
     """Fork from a clean server where there is one: cheaper than fresh interpreters, and safe beside threads."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["rota.mechanisms.simulator", "rota.policies.registry"])
+    # A terminal sends Ctrl-C to all processes, and this one alone has to answer: the server, and so its workers, are born deaf to it.
+    resource_tracker.ensure_running()  # first, as it would lift the block
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     return context
