@@ -224,25 +224,11 @@ main()
 
 @pytest.mark.skipif(pty is None, reason="needs a pseudo-terminal")
 @pytest.mark.parametrize("jobs", ["1", "2"])
-# before the first simulation has finished, and after some have
-@pytest.mark.parametrize(("requests", "seeds", "begun"), [(1_000_000, 5, r"0/\?"), (100_000, 20, "[1-9][0-9]*/40")])
-def test_ctrl_c_midway(folder: Path, jobs: str, requests: int, seeds: int, begun: str) -> None:
-    heavy = f"poisson:rate=20,prompt=800,output=300,n={requests}"
-    command = [
-        "compare",
-        heavy,
-        *ON,
-        "--policy",
-        "vllm-v1,sarathi",
-        "--html",
-        "report.html",
-        "--jobs",
-        jobs,
-        "--seeds",
-        str(seeds),
-    ]
-    with Terminal(command, folder) as rota:
-        while not re.search(begun, rota.seen):
+def test_ctrl_c_midway(folder: Path, jobs: str) -> None:
+    heavy = "poisson:rate=20,prompt=800,output=300,n=100000"
+    options = ["--policy", "vllm-v1,sarathi", "--html", "report.html", "--seeds", "20", "--jobs", jobs]
+    with Terminal(["compare", heavy, *ON, *options], folder) as rota:
+        while not re.search("[1-9][0-9]*/40", rota.seen):  # some simulations are done, others run or are sent to processes
             assert rota.read(), rota.seen[-500:]
         os.write(rota.keys, b"\x03")
         out, _ = rota.process.communicate(timeout=300)
@@ -251,7 +237,7 @@ def test_ctrl_c_midway(folder: Path, jobs: str, requests: int, seeds: int, begun
     assert rota.process.returncode == 130
     assert rota.seen.endswith("rota: interrupted\r\n"), rota.seen[-500:]
     assert "Traceback" not in rota.seen
-    assert out == "" if seeds == 5 else out.startswith("INCOMPLETE")
+    assert out.startswith("INCOMPLETE")
     assert {path.name for path in folder.iterdir()} == {"trace.csv", "config.json", "bare.json"}
 
 
