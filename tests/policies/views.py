@@ -74,6 +74,10 @@ class ColumnsView:
         held = s.n_reusable // self.limits.block_size if s.phase == WAITING else s.kv_blocks
         return max(0, -(-upto_tokens // self.limits.block_size) - held) + int(self.seq_rows[sid, col.IDLE_HITS])
 
+    def reserve(self, sid, upto_tokens):
+        """Nothing to remember: no two of these requests share a prefix."""
+        return True
+
 
 @dataclass
 class Row:

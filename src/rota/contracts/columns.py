@@ -28,8 +28,8 @@ TIM_COLUMNS = 6
 # entries of ctl, int64
 (N_WAITING, WAIT_HEAD, N_RUNNING, RUN_HEAD, RUN_TAIL, N_PREFILL, PRE_HEAD, N_DECODE, DECODE_NEED, FREE, BLOCK_SIZE, TOTAL_BLOCKS,
  MAX_SEQS, MAX_STEP_TOKENS, MAX_LEN, N_LAYERS, STAGES, IN_FLIGHT) = range(18)  # fmt: skip
-# A twin finds REUSABLE and IDLE_HITS (cached blocks of that prefix that nobody holds) filled in for the rows at the head of the queue
-# that one step of MAX_STEP_TOKENS could admit, each with all its remaining tokens.
+# A twin finds REUSABLE and IDLE_HITS (cached blocks of that prefix that nobody holds, and that no row further ahead would take) filled
+# in for the rows at the head of the queue that one step of MAX_STEP_TOKENS could admit, each with all its remaining tokens.
 CTL_SIZE = 64
 # layout of out, int64: a header, then the lists one after the other: evict, reject, pause (one entry each), work (WORK_SIZE each)
 DECODE_FLAG, REPEAT, WAKE, HEADROOM, PADDED, N_EVICT, N_REJECT, N_PAUSE, N_WORK, N_UNPIN = range(10)

@@ -196,7 +196,7 @@ class Ledger(Protocol):
     def free(self) -> int:
         """Blocks free now, idle cached ones included."""
     def need(self, sid: int, upto_tokens: int) -> int:
-        """Free blocks that holding `upto_tokens` tokens of `sid` would use up."""
+        """Free blocks that holding `upto_tokens` tokens of `sid` would use up, beside those reserved here already."""
     def reserve(self, sid: int, upto_tokens: int) -> bool:
         """Take `need` blocks if there are as many."""
     def evict(self, sid: int) -> None:

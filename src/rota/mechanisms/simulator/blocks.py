@@ -13,6 +13,7 @@ import numpy as np
 from rota.contracts.columns import BLOCK_SIZE, BLOCKS, COMPUTED, FREE, KNOWN
 from rota.jit import njit
 from rota.mechanisms.simulator.state import (
+    CLAIM,
     COMMITTED,
     CONTENT,
     F_NEXT,
@@ -20,6 +21,7 @@ from rota.mechanisms.simulator.state import (
     FREE_FIRST,
     FREE_LAST,
     REFS,
+    SERIAL,
     SLOT,
     SLOTS_FREE,
 )
@@ -115,17 +117,30 @@ def _unlink(e, b):
 
 
 @njit(cache=True)
-def lookup_prefix(e, sid):
-    """(blocks, idle blocks) of the longest cached prefix of a waiting sequence, at most its known tokens less one."""
+def lookup_prefix(e, sid, claim, take):
+    """(blocks, idle blocks) of the longest cached prefix of a waiting sequence, at most its known tokens less one.
+
+    Idle blocks that were taken under the same `claim`, a number from `new_claim`, do not count: sequences admitted together share them.
+    """
     most = (e.seq[sid, KNOWN] - 1) // e.ctl[BLOCK_SIZE]
     idle = 0
     for i in range(most):
         at = find(e.table, content(e, sid, i))
         if at < 0:
             return i, idle
-        if e.block[e.table[at, 1], REFS] == 0:
+        b = e.table[at, 1]
+        if e.block[b, REFS] == 0 and e.block[b, CLAIM] != claim:
             idle += 1
+            if take:
+                e.block[b, CLAIM] = claim
     return most, idle
+
+
+@njit(cache=True)
+def new_claim(e):
+    """A number that no block is claimed under."""
+    e.ctl[SERIAL] += 1
+    return e.ctl[SERIAL]
 
 
 @njit(cache=True)

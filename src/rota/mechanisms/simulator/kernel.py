@@ -31,7 +31,7 @@ from rota.contracts.columns import (
     WAIT_HEAD,
 )
 from rota.jit import njit
-from rota.mechanisms.simulator.blocks import lookup_prefix
+from rota.mechanisms.simulator.blocks import lookup_prefix, new_claim
 from rota.mechanisms.simulator.decodes import settle
 from rota.mechanisms.simulator.pipeline import complete, launch, next_completion, prefill_available
 from rota.mechanisms.simulator.plans import apply, release_ghosts
@@ -76,11 +76,12 @@ def settle_all(e):
 @njit(cache=True)
 def _refresh_reusable(e):
     """Fill in REUSABLE and IDLE_HITS of the sequences at the head of the queue that one step could admit."""
+    claim = new_claim(e)
     sid = e.ctl[WAIT_HEAD]
     seats = e.ctl[MAX_SEQS] - e.ctl[N_RUNNING]
     tokens = e.ctl[MAX_STEP_TOKENS] - e.ctl[N_DECODE]
     while sid >= 0 and seats > 0 and tokens > 0:
-        hits, idle = lookup_prefix(e, sid)
+        hits, idle = lookup_prefix(e, sid, claim, True)
         e.seq[sid, REUSABLE] = hits * e.ctl[BLOCK_SIZE]
         e.seq[sid, IDLE_HITS] = idle
         tokens -= e.seq[sid, KNOWN] - e.seq[sid, REUSABLE]

@@ -44,7 +44,8 @@ OUT_ROOM = 8192
 # log columns: start, end, decodes, prefill tokens, steps, blocks used
 LOG_COLUMNS = 6
 # columns of block, int64
-REFS, CONTENT, F_NEXT, F_PREV = range(4)
+REFS, CONTENT, F_NEXT, F_PREV, CLAIM = range(5)
+BLOCK_COLUMNS = 5
 
 
 class State(NamedTuple):
@@ -172,7 +173,7 @@ def new_state(
     grp = np.zeros((groups, GRP), np.int64)
     grp[:, G_NUMBER] = np.arange(groups)
     blocks = engine.blocks if caching else 1
-    block = np.zeros((blocks, 4), np.int64)
+    block = np.zeros((blocks, BLOCK_COLUMNS), np.int64)
     held = np.zeros((seats, engine.max_len // size + 2) if caching else (1, 1), np.int32)
     table = np.zeros((1 << max(4, (4 * blocks - 1).bit_length()), 2), np.int64)
     if caching:

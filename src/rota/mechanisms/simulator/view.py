@@ -9,7 +9,7 @@ import numpy as np
 from rota.contracts import columns as col
 from rota.contracts.serving import DECODE, FINISHED, Limits
 from rota.mechanisms.simulator import kernel
-from rota.mechanisms.simulator.blocks import held_once, lookup_prefix
+from rota.mechanisms.simulator.blocks import held_once, lookup_prefix, new_claim
 from rota.mechanisms.simulator.reference import StateRef
 from rota.mechanisms.simulator.state import AVAIL, CACHING, G_STEP, JOIN, N_ARRIVED, N_FINISHED, NOW, SLOT, State
 
@@ -59,7 +59,7 @@ class SimSeq:
         view = self._view
         if not view._ctl[CACHING] or view._seq[self._row + col.PHASE] != 1:
             return 0
-        hits, _ = lookup_prefix(view._ref, self.sid)
+        hits, _ = lookup_prefix(view._ref, self.sid, 0, False)
         return int(hits) * view.limits.block_size
 
     @property
@@ -128,6 +128,7 @@ class SimLedger:
         self._view = view
         self._free = view.free_blocks
         self._held: dict[int, int] = {}
+        self._claim = new_claim(view._ref) if view._ctl[CACHING] else 0  # idle blocks that this plan reuses, each once
 
     def free(self) -> int:
         return self._free
@@ -142,7 +143,7 @@ class SimLedger:
         if view._seq[row + col.PHASE] == 1:
             if not view._ctl[CACHING]:
                 return total
-            hits, idle = lookup_prefix(view._ref, sid)
+            hits, idle = lookup_prefix(view._ref, sid, self._claim, False)
             return max(0, total - int(hits)) + int(idle)
         return max(0, total - SimSeq(view, sid).kv_blocks)
 
@@ -151,6 +152,8 @@ class SimLedger:
         if need > self._free:
             return False
         self._free -= need
+        if self._view._ctl[CACHING] and self._view._seq[sid * _N + col.PHASE] == 1:
+            lookup_prefix(self._view._ref, sid, self._claim, True)
         size = self._view.limits.block_size
         held = self._held.get(sid)
         if held is None:

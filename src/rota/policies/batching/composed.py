@@ -227,6 +227,8 @@ class Composed(Batching):
                 self._refused = self._sticky
                 return True, tuple(rejected), left
             order.leaves(seq, True)
+            if ledger:
+                ledger.reserve(seq.sid, upto)
             free -= need
             budget -= n
             seats -= 1

@@ -141,6 +141,8 @@ class VllmV1(Batching):
                 if need > free:
                     full = True
                     break
+                if ledger:
+                    ledger.reserve(seq.sid, hit + n)
                 free -= need
                 left = known - hit
                 budget -= n
