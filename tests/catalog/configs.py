@@ -41,6 +41,22 @@ def _llama(base: dict[str, Any], hidden: int, layers: int, heads: int, ffn: int,
 
 
 CONFIGS: dict[str, dict[str, Any]] = {
+    "gpt-j-6b": {
+        "model_type": "gptj",
+        "torch_dtype": "float16",
+        "tie_word_embeddings": False,
+        "n_embd": 4096,
+        "n_head": 16,
+        "n_inner": None,
+        "n_layer": 28,
+        "n_positions": 2048,
+        "vocab_size": 50400,
+    },
+    "llama-13b": _llama(LLAMA, 5120, 40, 40, 13824, vocab_size=32000, max_position_embeddings=2048),
+    "llama-33b": _llama(LLAMA, 6656, 60, 52, 17920, vocab_size=32000, max_position_embeddings=2048),
+    "qwen2.5-vl-7b": _llama(
+        QWEN2, 3584, 28, 28, 18944, model_type="qwen2_5_vl", num_key_value_heads=4, sliding_window=32768, max_position_embeddings=128000
+    ),
     "llama-2-7b": _llama(LLAMA, 4096, 32, 32, 11008, num_key_value_heads=32, vocab_size=32000, max_position_embeddings=4096),
     "llama-2-13b": _llama(LLAMA, 5120, 40, 40, 13824, num_key_value_heads=40, vocab_size=32000, max_position_embeddings=4096),
     "llama-2-70b": _llama(LLAMA, 8192, 80, 64, 28672, num_key_value_heads=8, vocab_size=32000, max_position_embeddings=4096),

@@ -29,7 +29,8 @@ from rota.errors import InputError
 
 # 10^9 parameters, as printed on model cards and in papers.
 PUBLISHED = {
-    "llama-2-7b": 6.74, "llama-2-13b": 13.02, "llama-2-70b": 68.98, "llama-3-8b": 8.03, "llama-3-70b": 70.6, "llama-3.1-8b": 8.03,
+    "gpt-j-6b": 6.05, "llama-13b": 13.02, "llama-33b": 32.53, "qwen2.5-vl-7b": 7.61, "llama-2-7b": 6.74,
+    "llama-2-13b": 13.02, "llama-2-70b": 68.98, "llama-3-8b": 8.03, "llama-3-70b": 70.6, "llama-3.1-8b": 8.03,
     "llama-3.1-70b": 70.6, "llama-3.1-405b": 405.9, "llama-3.2-1b": 1.24, "llama-3.2-3b": 3.21, "mistral-7b": 7.25,
     "mistral-7b-v0.1": 7.24, "mixtral-8x7b": 46.7, "yi-34b": 34.4, "yi-34b-200k": 34.4, "qwen2.5-7b": 7.61, "qwen2.5-32b": 32.5,
     "qwen2.5-72b": 72.7, "qwen3-8b": 8.2, "qwen3-30b-a3b": 30.5, "gpt-oss-20b": 20.91, "gpt-oss-120b": 116.83,

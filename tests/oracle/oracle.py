@@ -64,6 +64,7 @@ class Engine:
         self.waiting, self.running, self.flying = [], [], []
         self.padding = []  # finished sequences that keep their rows
         self.cohort = None
+        self.joined = False
         self.unfinished = 0
         self.stage_free = [0.0] * spec.pp
         self.evicted_now = set()

@@ -108,6 +108,22 @@ def orca_reserve(e):
     return decodes + admit_reserving(e)
 
 
+def flover(e):
+    """One whole prompt alone, and a token for everybody before the next one."""
+    decodes = [Item(r, 1, decode=True) for r in e.idle_running() if r.decoding]
+    seats = e.options["max_num_seqs"] - len(e.running)
+    joined, e.joined = e.joined, False
+    if not (joined and decodes) and e.waiting and seats > 0:
+        req = e.waiting[0]
+        most = e.blocks.count(most_tokens(e, req))
+        if most <= e.blocks.free:
+            e.admit(req)
+            e.blocks.promise(req, most_tokens(e, req))
+            e.joined = True
+            return [Item(req, req.known, decode=False)]
+    return decodes
+
+
 def static(e):
     if e.running:
         return [Item(r, 1, decode=True) for r in e.idle_running()]
@@ -256,6 +272,7 @@ def layered(e):
 POLICIES = {
     "static": (static, dict(max_num_seqs=8, padded=False)),
     "orca": (orca_reserve, dict(max_num_seqs=16)),
+    "flover": (flover, dict(max_num_seqs=32)),
     "orca-paged": (orca_paged, dict(max_num_seqs=128)),
     "vllm-v0": (vllm_v0, dict(max_num_seqs=256, max_num_batched_tokens=None, watermark=0.01)),
     "vllm-vidur": (vllm_vidur, dict(max_num_seqs=512, max_num_batched_tokens=16384, watermark=0.01)),

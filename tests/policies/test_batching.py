@@ -55,6 +55,18 @@ def test_orca_reserves_so_that_fewer_fit():
     assert paged.decode
 
 
+def test_flover_lets_one_join_per_turn_with_its_prompt_alone():
+    policy = make_policy("flover", max_num_seqs=3)
+    waiting = [Row(10, max_new=30), Row(6, max_new=30)]
+    join = ask(policy, [decoding()], waiting)
+    assert (join.work, join.decode) == ((Work(1, 10, 40),), False)
+    turn = ask(policy, [decoding(), decoding()], waiting[1:], start=False)
+    assert (turn.work, turn.decode, turn.repeat) == ((), True, 1)
+    assert ask(policy, [decoding(), decoding()], waiting[1:], start=False).work == (Work(2, 6, 36),)
+    full = ask(policy, [decoding()] * 3, waiting, start=False)
+    assert (full.work, full.repeat, full.wake) == ((), ALWAYS, FINISH)
+
+
 def test_first_come_first_served_is_strict():
     for name in ("orca", "orca-paged", "vllm-v0", "sarathi", "layered"):
         plan = ask(make_policy(name), [decoding()], [Row(80, max_new=1), Row(4, max_new=1)], free=5, total=300)
@@ -310,7 +322,7 @@ def test_with_pipeline_stages_a_prompt_that_stands_first_takes_the_budget():
 
 # ---- promises common to all --------------------------------------------------------------------------------------------------------
 
-ALL = ["static", "orca", "orca-paged", "vllm-v0", "vllm-v1", "sarathi", "sarathi-dynamic", "layered"]
+ALL = ["static", "orca", "flover", "orca-paged", "vllm-v0", "vllm-v1", "sarathi", "sarathi-dynamic", "layered"]
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -328,7 +340,7 @@ WATERMARKED = dict.fromkeys(("vllm-v0", "sarathi", "sarathi-dynamic"), ("waterma
 def test_decode_only_plans_say_what_could_change_them(name):
     policy = make_policy(name, max_num_seqs=3)
     two, three = [decoding(), decoding()], [decoding(), decoding(), decoding()]
-    one_block = name not in ("orca", "vllm-v1")
+    one_block = name not in ("orca", "flover", "vllm-v1")
     idle, full, queued = ask(policy, two), ask(policy, three), ask(policy, three, [Row(5)])
     assert [(p.work, p.repeat) for p in (idle, full, queued)] == [((), ALWAYS)] * 3
     assert [p.wake for p in (idle, full, queued)] == [ARRIVAL, FINISH, FINISH]

@@ -12,6 +12,7 @@ from rota.policies.registry import make_policy
 GOOD = {
     "static": dict(max_num_seqs=4, padded=True),
     "orca": dict(max_num_seqs=4),
+    "flover": dict(max_num_seqs=4),
     "orca-paged": dict(max_num_seqs=6),
     "vllm-v0": dict(max_num_seqs=6),
     "vllm-v1": dict(max_num_seqs=6, max_num_batched_tokens=24, scheduling_policy="priority"),

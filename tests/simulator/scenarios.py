@@ -10,6 +10,7 @@ from rota.workload.trace import Trace
 POLICIES = {
     "static": dict(max_num_seqs=4),
     "orca": dict(max_num_seqs=4),
+    "flover": dict(max_num_seqs=4),
     "orca-paged": dict(max_num_seqs=6),
     "vllm-v0": dict(max_num_seqs=6, max_num_batched_tokens=128),
     "vllm-v1": dict(max_num_seqs=6, max_num_batched_tokens=24),

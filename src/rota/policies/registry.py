@@ -20,6 +20,7 @@ BUILT_IN = {
     "static": "rota.policies.batching.static:Static",
     "orca": "rota.policies.batching.orca:OrcaReserve",
     "orca-paged": "rota.policies.batching.orca:OrcaPaged",
+    "flover": "rota.policies.batching.flover:Flover",
     "vllm-v0": "rota.policies.batching.vllm_v0:VllmV0",
     "vllm-v1": "rota.policies.batching.vllm_v1:VllmV1",
     "sarathi": "rota.policies.batching.sarathi:Sarathi",
