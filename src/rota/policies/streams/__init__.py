@@ -1,0 +1,1 @@
+"""Who decides in streaming sessions: how the frames and the texts of many sessions share steps."""
