@@ -1,11 +1,12 @@
 """Streaming sessions against closed forms, and what holds whatever is decided: every token once, no frame read before it is complete."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from rota.contracts.streams import OWN_AXIS, Perceive, Positions, StreamPlan
@@ -162,6 +163,19 @@ def test_with_two_lanes_nobody_waits_longer(problem):
     options = dict(max_num_seqs=1)
     turns, lanes = (simulate_streams(streams, stream_policy(n, **options), spec, devices=2) for n in ("interleave", "group-decoupled"))
     assert (lanes.answered <= turns.answered * (1 + 1e-12)).all()
+
+
+@FEW
+@given(problems(), st.sampled_from([1, 2]), st.sampled_from([0.3, 1.0, 3.0]))
+def test_where_every_answer_is_done_before_the_next_frame_decoupling_changes_nothing(problem, devices, gap):
+    streams, _ = problem
+    at = np.concatenate([streams.arrival[sid] + gap * np.arange(n) for sid, n in enumerate(np.diff(streams.frame_start))])
+    streams = replace(streams, frame_at=at)
+    turns, lanes = (simulate_streams(streams, stream_policy(n), engine(), devices=devices, log=True) for n in ("interleave", "group-decoupled"))
+    inside = np.flatnonzero(np.diff(turns.session) == 0)
+    in_time = (turns.answered[inside] <= at[inside + 1]).all()
+    assume(in_time)
+    assert turns.log == lanes.log
 
 
 class Scripted:

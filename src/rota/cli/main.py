@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from rota import __version__
-from rota.cli import calibrate, capacity, catalog, compare, compose, demo, frontier, policies, reproduce, simulate, workload
+from rota.cli import calibrate, capacity, catalog, compare, compose, demo, frontier, policies, reproduce, simulate, streams, workload
 from rota.cli.options import set_invocation
 from rota.errors import RotaError
 
@@ -43,7 +43,7 @@ def _root(
     pass
 
 
-for _verb in (demo, compare, simulate, capacity, frontier, compose, policies, calibrate, reproduce):
+for _verb in (demo, compare, simulate, capacity, frontier, compose, streams, policies, calibrate, reproduce):
     _verb.register(app)
 for _group in (workload, catalog):
     app.add_typer(_group.app)

@@ -25,6 +25,7 @@ STUDIES = {
         _study("sarathi", "Sarathi-Serve: capacity under a token-gap objective; cost of chunks", "Agrawal et al., OSDI 2024"),
         _study("layered-prefill", "Layered prefill: TTFT, latency, energy and expert traffic", "Lee et al., arXiv 2510.08055, 2025"),
         _study("flover", "Flover: temporal fusion against one request at a time, and against batches", "Yao et al., HiPC 2023"),
+        _study("speak-while-watching", "Speak While Watching: watching and speaking at once, in time", "Speak While Watching, January 2026"),
         _study("vidur-parity", "The simulator equals Vidur request by request", "Agrawal et al., Vidur, MLSys 2024"),
     )
 }
