@@ -1,0 +1,25 @@
+"""Admission that knows every output length in advance: the best that any estimate can lead to. Not for real engines."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rota.policies.admission.peak import Forecast, Ints
+
+
+class OracleLengths(Forecast):
+    """An oracle: admission by the peak of memory under true output lengths. With nothing else to go wrong it never evicts.
+
+    Parameters
+    ----------
+    lengths : int64 (n,), optional
+        True output tokens by request; may be given later.
+    """
+
+    def __init__(self, lengths: Ints | None = None) -> None:
+        super().__init__()
+        self.lengths = np.zeros(0, np.int64) if lengths is None else lengths
+
+    def outputs(self, sids: Ints, generated: Ints, max_new: Ints) -> Ints:
+        """The truth."""
+        return np.asarray(self.lengths[sids][None])

@@ -1,0 +1,100 @@
+"""Past-Future: the lengths of recent outputs foretell those of the present ones, and these whether memory will suffice.
+
+A few futures are drawn at a time. In each every running request has an output length drawn from the recent ones *that are longer than what it
+has generated already*; a request joins if the worst future's peak of memory leaves a reserve.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rota.contracts.serving import EngineView, Limits, SeqView
+from rota.policies.admission.peak import Forecast, Ints
+from rota.policies.batching.policy import flag, share, whole
+
+#: Futures are fewer than asked for where the batch is so large that their draws average out.
+DRAWS = 200
+
+
+class PastFuture(Forecast):
+    """Admission by sampled futures.
+
+    A request's random numbers are its own for life, so a refused one does not get new luck with every attempt. The published code draws anew
+    at each attempt, which `redraw` does too.
+
+    Parameters
+    ----------
+    reserve : float
+        Share of memory that the worst future must leave free.
+    window : int
+        Output lengths remembered.
+    futures : int
+        Futures drawn, at most.
+    initial : int or None
+        Half the window starts out as outputs of so many tokens. None stands for half the engine's longest request.
+    redraw : bool
+        New random numbers at every attempt.
+    seed : int
+    """
+
+    def __init__(
+        self, *, reserve: float = 0.05, window: int = 200, futures: int = 5, initial: int | None = None, redraw: bool = False, seed: int = 0
+    ) -> None:
+        super().__init__(1.0 - share("reserve", reserve))
+        self.reserve = reserve
+        self.window = whole("window", window, 2)
+        self.futures = whole("futures", futures)
+        self.initial = None if initial is None else whole("initial", initial)
+        self.redraw = flag("redraw", redraw)
+        self.seed = whole("seed", seed, 0)
+
+    def start(self, limits: Limits) -> None:
+        """A new engine, and a pessimistic past."""
+        super().start(limits)
+        self._past = np.full(self.window, self.initial or max(1, limits.max_len // 2), np.int64)  # a ring, filled up to _count
+        self._count = self.window // 2
+        self._next = self._count % self.window
+        self._sorted = self._past[: self._count]
+        self._attempt = 0
+
+    def begin(self, view: EngineView) -> None:
+        """Draw the futures of all that runs."""
+        self._futures = min(self.futures, DRAWS // max(1, view.n_running) + 1)
+        self._attempt += self.redraw
+        self._sorted = np.sort(self._past[: self._count])
+        super().begin(view)
+
+    def finished(self, seq: SeqView) -> None:
+        """Remember how long it became."""
+        super().finished(seq)
+        self._past[self._next] = seq.n_known - seq.n_prompt
+        self._next = (self._next + 1) % self.window
+        self._count = min(self._count + 1, self.window)
+
+    def outputs(self, sids: Ints, generated: Ints, max_new: Ints) -> Ints:
+        """Fresh requests: any of the recent lengths. Others: by inverse CDF between what they have, all that are longer, and the limit."""
+        luck = uniform(self.seed + self._attempt, sids, self._futures)
+        past, n = self._sorted, self._count
+        fresh = past[(luck * n).astype(np.int64)]
+        first = np.searchsorted(past, generated, side="right")
+        rank = luck * (n - first + (max_new > past[-1]))
+        below = rank.astype(np.int64)
+        at = first + below - 1
+        low = np.where(below == 0, generated, past[np.minimum(at, n - 1)])
+        high = np.where(at + 1 < n, past[np.minimum(at + 1, n - 1)], max_new)
+        drawn = low + (rank - below) * (high - low)
+        return np.minimum(np.where(generated == 0, fresh, drawn), max_new).astype(np.int64)
+
+
+def uniform(seed: int, sids: Ints, n: int) -> NDArray[np.float64]:
+    """Numbers in [0, 1), float64 (n, len(sids)): the same ones for the same request and seed, whenever asked [SplitMix64]."""
+    rows = _mixed(_mixed(np.array([[seed]], np.uint64)) + np.arange(n, dtype=np.uint64)[:, None])
+    return np.asarray((_mixed(rows + sids.astype(np.uint64)) >> np.uint64(11)) * 2.0**-53)
+
+
+def _mixed(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    state = (state + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))
