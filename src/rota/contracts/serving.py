@@ -31,14 +31,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from rota.workload.trace import Trace
+
 #: Wake flags of a plan.
 ARRIVAL, FINISH = 1, 2
 #: Repeat until something happens.
 ALWAYS = 1 << 40
 #: Phases of a sequence.
 FUTURE, WAITING, PREFILL, DECODE, FINISHED, REJECTED = range(6)
-#: What an engine can be asked for beyond whole-prompt steps.
-CAPABILITIES = frozenset({"chunk", "hybrid", "layers", "prefix_cache", "priority", "padded", "pause", "pin"})
+#: What an engine can be asked for beyond whole-prompt steps. ``oracle`` is the truth about the trace (`OraclePolicy`): simulators only.
+CAPABILITIES = frozenset({"chunk", "hybrid", "layers", "prefix_cache", "priority", "padded", "pause", "pin", "oracle"})
 
 
 class Work(NamedTuple):
@@ -284,3 +286,10 @@ class BatchPolicy(Protocol):
 
     def plan(self, view: EngineView) -> StepPlan:
         """The decision for the step that begins now."""
+
+
+class OraclePolicy(Protocol):
+    """A policy that requires ``oracle``: an upper bound for others, labelled as such."""
+
+    def tell(self, trace: Trace) -> None:
+        """Called once, before `BatchPolicy.start`: the requests with their true output lengths, rows by sid."""

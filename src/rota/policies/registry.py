@@ -26,6 +26,11 @@ BUILT_IN = {
     "sarathi": "rota.policies.batching.sarathi:Sarathi",
     "sarathi-dynamic": "rota.policies.batching.sarathi_dynamic:SarathiDynamic",
     "layered": "rota.policies.batching.layered:Layered",
+    "aggressive": "rota.policies.batching.admitting:AggressiveAdmission",
+    "conservative": "rota.policies.batching.admitting:ConservativeAdmission",
+    "lightllm": "rota.policies.batching.admitting:LightLLMAdmission",
+    "past-future": "rota.policies.batching.admitting:PastFutureAdmission",
+    "oracle-lengths": "rota.policies.batching.admitting:OracleAdmission",
     "composed": "rota.policies.batching.custom:Custom",
 }
 #: What is compared when nobody says what: one of each way to batch.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import numpy as np
 
 from rota.contracts import columns as col
-from rota.contracts.serving import CAPABILITIES, BatchPolicy, Limits, StepPlan
+from rota.contracts.serving import CAPABILITIES, BatchPolicy, Limits, OraclePolicy, StepPlan
 from rota.cost.engine import EngineSpec
 from rota.errors import PlanRejected, UnsupportedPolicy
 from rota.mechanisms.simulator import kernel
@@ -78,6 +78,8 @@ class Engine:
         if "pin" in policy.requires and not policy.prefix_caching:
             raise UnsupportedPolicy(f"policy {policy.name} pins cached KV without a prefix cache; turn prefix caching on")
         self.policy = copy.deepcopy(policy)
+        if "oracle" in policy.requires:
+            cast(OraclePolicy, self.policy).tell(trace)
         self._pins: dict[int, np.ndarray] = {}
         self._shared = shared
         most_tokens = policy.max_step_tokens or 1 << 40

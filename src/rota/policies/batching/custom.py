@@ -6,16 +6,29 @@ from collections.abc import Callable
 
 from rota.errors import InputError
 from rota.policies.admission.aggressive import Aggressive
+from rota.policies.admission.conservative import Conservative
+from rota.policies.admission.lightllm import LightLLM
+from rota.policies.admission.past_future import PastFuture
 from rota.policies.batching.composed import Composed
 from rota.policies.order.fcfs import Fcfs
 from rota.policies.order.shortest import ShortestPrompt
+from rota.policies.order.vtc import VTC
 from rota.policies.parts import Admission, Order, Victim
 from rota.policies.victim.latest import LatestAdmitted, LatestArrival
 
-ORDERS: dict[str, Callable[[], Order]] = {"fcfs": Fcfs, "priority": lambda: Fcfs(by_priority=True), "shortest-prompt": ShortestPrompt}
-ADMISSIONS: dict[str, Callable[[], Admission]] = {"aggressive": Aggressive}
+ORDERS: dict[str, Callable[[], Order]] = {
+    "fcfs": Fcfs, "priority": lambda: Fcfs(by_priority=True), "shortest-prompt": ShortestPrompt, "vtc": VTC,
+}  # fmt: skip
 RETENTIONS = ("none", "lru")
+ADMISSIONS: dict[str, Callable[[], Admission]] = {
+    "aggressive": Aggressive, "conservative": Conservative, "lightllm": LightLLM, "past-future": PastFuture,
+}  # fmt: skip
 VICTIMS: dict[str, Callable[[], Victim]] = {"latest-arrival": LatestArrival, "latest-admitted": LatestAdmitted}
+
+
+def own_victim(batching: str) -> str:
+    """The victim that a batching has by nature."""
+    return "latest-admitted" if batching == "vllm-v1" else "latest-arrival"
 
 
 class Custom(Composed):
@@ -42,7 +55,7 @@ class Custom(Composed):
         if watermark is None:
             watermark = 0.01 if batching in ("sarathi", "vllm-v0") else 0.0
         if victim is None:
-            victim = "latest-admitted" if batching == "vllm-v1" else "latest-arrival"
+            victim = own_victim(batching)
         for kind, name, known in (("order", order, ORDERS), ("admission", admission, ADMISSIONS), ("victim", victim, VICTIMS),
                                   ("retention", retention, RETENTIONS)):  # fmt: skip
             if name not in known:

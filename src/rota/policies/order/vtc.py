@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from rota.contracts.serving import EngineView, Limits, SeqView
 from rota.errors import InputError
@@ -23,6 +24,10 @@ SLACK = 64
 def linear(input_price: float, output_price: float, prompt: int, output: int) -> float:
     """Prices per token; output costs more because it is made one token at a time."""
     return input_price * prompt + output_price * output
+
+
+#: Prices of the paper: an output token is twice an input token.
+PAPER_COST: Cost = partial(linear, 1.0, 2.0)
 
 
 def quadratic(prompt: int, output: int) -> float:
@@ -50,7 +55,7 @@ class VTC:
     dynamic = True
     keeps = "fcfs"
 
-    def __init__(self, cost: Cost, weights: tuple[float, ...] = (), predict: bool = False) -> None:
+    def __init__(self, cost: Cost = PAPER_COST, weights: tuple[float, ...] = (), predict: bool = False) -> None:
         if not all(0 < weight < math.inf for weight in weights):
             raise InputError(f"weights must be positive numbers, not {'/'.join(f'{w:g}' for w in weights)}")
         self.cost, self.weights, self.predict = cost, weights, predict
