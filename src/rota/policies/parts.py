@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rota.contracts.serving import EngineView, Limits, SeqView
 
@@ -36,6 +36,19 @@ class Order(Protocol):
         """A request leaves the queue: it was admitted, or rejected as impossible. Comes before the next one is asked for."""
     def finished(self, seq: SeqView) -> None:
         """A request has finished."""
+
+
+@runtime_checkable
+class TimedOrder(Order, Protocol):
+    """An order that may have more to offer as time passes.
+
+    Attributes
+    ----------
+    until : float
+        When to ask again, seconds, as of the last time it was asked; infinity for never.
+    """
+
+    until: float
 
 
 class Admission(Protocol):

@@ -14,7 +14,7 @@ from rota.contracts.serving import ALWAYS, ARRIVAL, FINISH, EngineView, Ledger, 
 from rota.errors import InputError
 from rota.policies.batching.policy import Batching, step_tokens, whole
 from rota.policies.batching.recompute import by_arrival, make_room
-from rota.policies.parts import Admission, Order, Victim
+from rota.policies.parts import Admission, Order, TimedOrder, Victim
 
 
 class Composition(NamedTuple):

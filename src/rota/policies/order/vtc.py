@@ -12,6 +12,7 @@ from functools import partial
 
 from rota.contracts.serving import EngineView, Limits, SeqView
 from rota.errors import InputError
+from rota.policies.order.tenants import TenantQueues
 
 #: What a request with so many prompt and output tokens has cost so far.
 Cost = Callable[[int, int], float]
@@ -63,7 +64,7 @@ class VTC:
     def start(self, limits: Limits) -> None:
         """A new engine: forget everything."""
         self.counters: dict[int, float] = {}
-        self._queued: dict[int, deque[tuple[float, int]]] = {}  # (arrival, sid) by tenant, never empty
+        self._queued = TenantQueues()
         self._arrived: dict[int, None] = {}  # tenants to be lifted, in order
         self._running: dict[int, int] = {}  # tenant by sid
         self._paid: dict[int, tuple[float, int]] = {}  # cost counted, and output predicted, of requests begun and not ended
@@ -73,16 +74,12 @@ class VTC:
 
     def joins(self, seq: SeqView, evicted: bool) -> None:
         """Behind the tenant's other requests; an evicted one before them, and not as an arrival."""
-        tenant = seq.tenant
-        queue = self._queued.setdefault(tenant, deque())
+        alone = self._queued.join(seq, evicted)
         if evicted:
             self._count(seq)
             del self._running[seq.sid]
-            queue.appendleft((seq.arrival, seq.sid))
-            return
-        if not queue:
-            self._arrived[tenant] = None
-        queue.append((seq.arrival, seq.sid))
+        elif alone:
+            self._arrived[seq.tenant] = None
 
     def queue(self, view: EngineView) -> Iterator[SeqView]:
         """The oldest request of the tenant with the smallest counter; the earlier one where counters are equal."""
@@ -97,10 +94,7 @@ class VTC:
     def leaves(self, seq: SeqView, admitted: bool) -> None:
         """Its tenant pays for the prompt."""
         tenant = seq.tenant
-        queue = self._queued[tenant]
-        queue.popleft()
-        if not queue:
-            del self._queued[tenant]
+        self._queued.leave(seq)
         self._last = tenant
         if not admitted:
             self._paid.pop(seq.sid, None)
