@@ -31,6 +31,8 @@ BUILT_IN = {
     "lightllm": "rota.policies.batching.admitting:LightLLMAdmission",
     "past-future": "rota.policies.batching.admitting:PastFutureAdmission",
     "oracle-lengths": "rota.policies.batching.admitting:OracleAdmission",
+    "vtc": "rota.policies.batching.fair:VirtualTokenCounter",
+    "rate-limit": "rota.policies.batching.fair:RequestsPerMinute",
     "composed": "rota.policies.batching.custom:Custom",
 }
 #: What is compared when nobody says what: one of each way to batch.

@@ -7,6 +7,7 @@ has by nature, a composition decides exactly as the policy of its name does.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -87,6 +88,7 @@ class Composed(Batching):
         self.requires = frozenset(wants | ({"prefix_cache"} if prefix_caching else set()))
         #: Whether a refusal stands until something changes, because asking again at every step could answer otherwise.
         self._sticky = order.dynamic or admission.learns
+        self._timed = order if isinstance(order, TimedOrder) else None
         self._by_chunk = shape.reserve == "chunk"
         self._headroom = 0 if self._by_chunk else 1
 
@@ -152,7 +154,8 @@ class Composed(Batching):
         elif self.parts[0].dynamic:
             wake = ARRIVAL | FINISH
         repeat = left // work[0].n_tokens if work else ALWAYS
-        return StepPlan(tuple(work), repeat=repeat, wake=wake, headroom=self._headroom)
+        until = self._timed.until if self._timed and room and waits else math.inf
+        return StepPlan(tuple(work), repeat=repeat, wake=wake, headroom=self._headroom, wake_at=until)
 
     def _prompts_first(self, view: EngineView, evicting: bool) -> StepPlan:
         seats = self.max_seqs - view.n_running
@@ -171,6 +174,8 @@ class Composed(Batching):
     def _listen(self, view: EngineView) -> None:
         """Tell the parts what has arrived and finished."""
         order, admission, _ = self.parts
+        if self._timed and view.now >= self._timed.until:
+            self._refused = False
         for seq in view.finished:
             order.finished(seq)
             admission.finished(seq)
