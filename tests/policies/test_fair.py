@@ -126,13 +126,14 @@ def test_jumps_and_snapshots_change_nothing(scenario):
             assert np.isfinite(jumps.finish[~jumps.rejected]).all()
 
 
-def many_tenants(n=600):
-    """Tenants that come, are served, and mostly never return."""
+def many_tenants(n=1500):
+    """Tenants that come once, among a few that come often and ask for much."""
     rng = np.random.default_rng(5)
-    tenant = np.where(rng.random(n) < 0.3, rng.integers(0, 3, n), np.arange(n) + 10)
+    often = rng.random(n) < 0.4
+    tenant = np.where(often, rng.integers(0, 8, n), np.arange(n) + 10)
     _, engine = _problem(np.random.default_rng(0), make_policy("layered"))
-    trace = Trace(arrival=np.cumsum(rng.exponential(1.5e-2, n)), prompt=rng.integers(1, 40, n), output=rng.integers(1, 20, n), tenant=tenant)
-    return trace, engine
+    prompt, output = rng.integers(1, 40, n), np.where(often, 30, rng.integers(1, 8, n))
+    return Trace(arrival=np.cumsum(rng.exponential(1.5e-2, n)), prompt=prompt, output=output, tenant=tenant), engine
 
 
 class Watched(VTC):
