@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from rota.errors import InputError
 from rota.results.slo import SLO
-from rota.results.summary import jain, summarise
+from rota.results.summary import summarise
 
 from .fifo import fifo_run
 
@@ -142,17 +142,6 @@ def test_without_constants_there_is_no_energy():
     run.meta.clear()
     figures = summarise(run)
     assert np.isnan([figures["energy"], figures["usd_per_million_tokens"], figures["kv_peak"]]).all()
-
-
-def test_jain_index_of_equal_and_of_starved_tenants():
-    run = fifo_run(90)
-    run = dataclasses.replace(run, arrival=np.zeros(90), finish=np.ones(90), output=np.full(90, 7))
-    tenant = np.arange(90) % 3
-    assert jain(run, tenant) == pytest.approx(1.0)
-    run.finish[tenant > 0] = np.nan
-    assert jain(run, tenant) == pytest.approx(1 / 3)
-    assert np.isnan(jain(run, np.zeros(90, dtype=np.int64)))
-    assert summarise(run, tenant=tenant)["jain"] == pytest.approx(1 / 3)
 
 
 @settings(max_examples=30, deadline=None)

@@ -134,6 +134,7 @@ def show(found: Comparison, json: bool) -> None:
 def as_json(found: Comparison) -> dict[str, object]:
     """A comparison as plain data: bands and nominal figures by policy, in seconds, tokens, bytes, joules and US dollars."""
     from rota.report.explain import explain, price, verdict
+    from rota.results.fairness import tenant_rows
 
     winners, metric = found.winners()
     return {
@@ -146,7 +147,8 @@ def as_json(found: Comparison) -> dict[str, object]:
         "slo_given": found.slo_given,
         "trace": found.trace,
         "conditions": found.conditions,
-        "policies": {label: {"bands": found.bands[label], "nominal": found.summaries[label][0]} for label in found.labels},
+        "policies": {label: {"bands": found.bands[label], "nominal": found.summaries[label][0], "tenants": tenant_rows(found.runs[label][0])}
+                     for label in found.labels},
         "frontier": found.frontier,
     }
 

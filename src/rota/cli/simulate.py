@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rota.cli.compare import Export, Slo, Warmup
-from rota.cli.options import Json, Setup, check_outputs, objective, print_json, split_policies, takes
+from rota.cli.options import Json, Setup, check_outputs, objective, print_json, print_rows, split_policies, takes
 from rota.errors import InputError
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def simulate(
     from rota.mechanisms.simulator import simulate as run_simulation
     from rota.policies.registry import parse_policy
     from rota.report.progress import ProgressBars
+    from rota.results.fairness import MOST_TENANTS, tenant_rows
     from rota.results.summary import summarise
 
     chosen = parse_policy(names[0])
@@ -79,10 +80,13 @@ def simulate(
                 "figures": figures,
                 "totals": run.totals,
                 "conditions": run.meta,
+                "tenants": tenant_rows(run),
             }
         )
     else:
         _print(run, figures, names[0])
+        if 2 <= len(tenants := tenant_rows(run)) <= MOST_TENANTS:
+            print_rows([{key: f"{value:.4g}" for key, value in row.items()} for row in tenants])
     if export:
         from rota.results.frame import requests_frame, write_frame
 

@@ -22,6 +22,8 @@ COLUMNS = (
     "output_throughput",
     "slo_attainment",
     "preemptions",
+    "jain",
+    "service_gap",
     "prefix_hit_rate",
     "usd_per_million_tokens",
     "joule_per_token",

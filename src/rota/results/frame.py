@@ -43,6 +43,8 @@ def requests_frame(run: Run) -> polars.DataFrame:
         "max_tbt": max_tbt(run),
         "e2e": e2e(run),
     }
+    if run.tenant is not None:
+        columns["tenant"] = run.tenant
     return pl.DataFrame(columns).fill_nan(None)
 
 

@@ -59,6 +59,7 @@ METRICS: dict[str, Metric] = {
     "usd_per_million_tokens": Metric("cost / million tokens", "USD", LOWER),
     "usd_per_million_output_tokens": Metric("cost / million output tokens", "USD", LOWER),
     "jain": Metric("Jain index", "", HIGHER, 1.0, True),
+    "service_gap": Metric("service gap of tenants", "priced tok", LOWER, whole=True),
     "simulation_seconds": Metric("simulated in", "s", NEITHER),
 }
 for _key, _label in _LATENCIES.items():

@@ -42,6 +42,8 @@ class Run:
         ``time`` (bin starts, with ``width`` in `meta`), and time averages per bin: ``decode`` (sequences decoding), ``prefill``
         (prompt tokens per second), ``kv`` (fraction of blocks used), ``waiting``, ``busy`` (fraction), summed or averaged over replicas.
     log : int64/float64 columns of every event, when asked for: ``start``, ``end``, ``replica``, ``decodes``, ``prefill_tokens``, ``steps``.
+    tenant : int64 (n,) or None
+        Index of each request's tenant, where the trace has tenants.
     meta : dict
         Everything a report prints about conditions: model, device, tp, pp, blocks, block_size, replicas, router, seed, cost source and error,
         gpus, usd_per_hour (of the whole deployment), energy constants.
@@ -66,4 +68,5 @@ class Run:
     totals: dict[str, float]
     timeline: dict[str, Floats]
     log: dict[str, NDArray[np.generic]] | None = None
+    tenant: Ints | None = None
     meta: dict[str, object] = field(default_factory=dict)

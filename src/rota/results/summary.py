@@ -10,15 +10,16 @@ import numpy as np
 
 from rota.errors import InputError
 from rota.results.energy import energy, replicas
+from rota.results.fairness import jain, service_gap
 from rota.results.latency import e2e, gap_percentile, max_tbt, queueing, tpot, ttft
 from rota.results.metrics import PERCENTILES
-from rota.results.run import Floats, Ints, Run
+from rota.results.run import Floats, Run
 from rota.results.slo import SLO
 
 Summary = dict[str, float]
 
 
-def summarise(run: Run, slo: SLO | None = None, *, warmup: float = 0.0, tenant: Ints | None = None) -> Summary:
+def summarise(run: Run, slo: SLO | None = None, *, warmup: float = 0.0) -> Summary:
     """The figures of a run, in seconds, tokens, bytes, joules and US dollars.
 
     Parameters
@@ -29,8 +30,6 @@ def summarise(run: Run, slo: SLO | None = None, *, warmup: float = 0.0, tenant: 
     warmup : float
         Share of the requests, the first to arrive, that latencies, throughput and goodput leave out (0 <= warmup < 1). Token-gap
         percentiles and totals (energy, KV use, preemptions, expert bytes) always cover the whole run.
-    tenant : int64 (n,), optional
-        Tenant of each request; with two or more tenants ``jain`` is given. Default: ``run.meta["tenant"]`` if present.
 
     Returns
     -------
@@ -66,27 +65,8 @@ def summarise(run: Run, slo: SLO | None = None, *, warmup: float = 0.0, tenant: 
     out |= _memory(run)
     out |= _steps(run)
     out |= _price(run)
-    tenants = tenant if tenant is not None else run.meta.get("tenant")
-    out["jain"] = jain(run, tenants) if isinstance(tenants, np.ndarray) else float("nan")
+    out["jain"], out["service_gap"] = jain(run), service_gap(run)
     return {key: float(value) for key, value in out.items()}
-
-
-def jain(run: Run, tenant: Ints) -> float:
-    """Jain's fairness index over tenants' generation speeds: 1 when equal, 1/k when one of k tenants gets everything.
-
-    A tenant's speed is its output tokens divided by the summed E2E time of its requests; an unfinished request has no tokens.
-    Source: Jain, Chiu and Hawe, DEC-TR-301, 1984. NaN with fewer than two tenants.
-    """
-    if len(tenant) != len(run.arrival):
-        raise InputError(f"tenant column has {len(tenant)} rows, the run {len(run.arrival)}; give one per request")
-    _, index = np.unique(tenant, return_inverse=True)
-    done = np.isfinite(run.finish) & ~run.rejected
-    tokens = np.bincount(index, weights=np.where(done, run.output, 0))
-    time = np.bincount(index, weights=np.where(done, run.finish - run.arrival, 0.0))
-    speed = np.divide(tokens, time, out=np.zeros_like(tokens), where=time > 0)
-    if len(speed) < 2 or not speed.any():
-        return float("nan")
-    return float(speed.sum() ** 2 / (len(speed) * (speed**2).sum()))
 
 
 def _after_warmup(run: Run, warmup: float) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:

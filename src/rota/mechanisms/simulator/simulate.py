@@ -253,7 +253,8 @@ def _collect(
         finish=tim[:, col.FINISHED_AT].copy(), max_tbt=tim[:, col.MAX_TBT].copy(), prompt=trace.prompt, output=trace.output,
         preemptions=seq[:, col.PREEMPTIONS].copy(), recomputed=own[:, st.RECOMPUTED].copy(), cached=own[:, st.CACHED].copy(),
         replica=own[:, st.REPLICA].copy(), rejected=seq[:, col.PHASE] == REJECTED,
-        tbt_histogram=np.sum([e.state.hist for e in engines], axis=0), totals=totals, timeline=timeline, log=log, meta=meta,
+        tbt_histogram=np.sum([e.state.hist for e in engines], axis=0), totals=totals, timeline=timeline, log=log, tenant=trace.tenant,
+        meta=meta,
     )  # fmt: skip
 
 

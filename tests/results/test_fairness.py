@@ -1,0 +1,105 @@
+"""Service of tenants and the gaps between them, against sums over requests and a search through all stretches of time."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rota.errors import InputError
+from rota.results.fairness import MOST_TENANTS, jain, service, service_gap, tenant_rows
+from rota.results.summary import summarise
+
+from .fifo import fifo_run
+
+
+def run_of(n, tenants, seed, parallel=3):
+    """A run in which up to `parallel` requests overlap, so that tenants wait and are served at once."""
+    run = fifo_run(n, seed=seed, rate=5.0)
+    rng = np.random.default_rng(seed)
+    spread = rng.uniform(1, parallel, n)
+    finish = run.first_token + (run.finish - run.first_token) * spread
+    finish[run.output == 1] = run.first_token[run.output == 1]
+    return dataclasses.replace(run, finish=finish, tenant=rng.integers(0, tenants, n))
+
+
+def served(run, tenant, time, including):
+    """Straight from the definition, one request at a time; whether what happens at `time` itself counts."""
+    total = 0.0
+    for i in np.flatnonzero(run.tenant == tenant):
+        def happened(when):
+            return when < time or (including and when == time)
+
+        total += run.prompt[i] * happened(run.first_scheduled[i]) + 2 * happened(run.first_token[i])
+        span = run.finish[i] - run.first_token[i]
+        if span > 0:
+            total += 2 * (run.output[i] - 1) * np.clip((time - run.first_token[i]) / span, 0, 1)
+    return total
+
+
+@given(st.integers(2, 20), st.integers(1, 4), st.integers(0, 50))
+def test_service_is_the_sum_over_requests(n, tenants, seed):
+    run = run_of(n, tenants, seed)
+    times = np.unique(np.concatenate([run.arrival, run.first_scheduled, run.first_token, run.finish]))
+    before, after = service(run, times)
+    for k, tenant in enumerate(np.unique(run.tenant)):
+        np.testing.assert_allclose(before[k], [served(run, tenant, t, False) for t in times])
+        np.testing.assert_allclose(after[k], [served(run, tenant, t, True) for t in times])
+
+
+@given(st.integers(2, 14), st.integers(2, 3), st.integers(0, 80))
+def test_the_gap_is_the_worst_of_all_stretches_of_waiting(n, tenants, seed):
+    run = run_of(n, tenants, seed)
+    names = np.unique(run.tenant)
+    if len(names) < 2:
+        return
+    times = np.unique(np.concatenate([run.arrival, run.first_scheduled, run.first_token, run.finish]))
+    middles = 0.5 * (times[:-1] + times[1:])
+    worst = 0.0
+    for u in names:
+        for v in names[names > u]:
+            waits = [
+                all(((run.tenant == t) & (run.arrival < m) & (run.first_scheduled > m)).any() for t in (u, v)) for m in middles
+            ]
+            for i in range(len(middles)):
+                for j in range(i, len(middles)):
+                    if not all(waits[i : j + 1]):
+                        break
+                    for begin in ((times[i], True), *(((times[i + 1], False),) if j > i else ())):
+                        for end in ((times[j + 1], False), *(((times[j], True),) if j > i else ())):
+                            u_got = served(run, u, *end) - served(run, u, *begin)
+                            v_got = served(run, v, *end) - served(run, v, *begin)
+                            worst = max(worst, abs(u_got - v_got))
+    assert service_gap(run) == pytest.approx(worst, abs=1e-6)
+
+
+def test_a_run_says_what_its_tenants_got():
+    run = run_of(60, 3, 1)
+    rows = tenant_rows(run)
+    assert [row["tenant"] for row in rows] == [0, 1, 2]
+    assert sum(row["service"] for row in rows) == run.prompt.sum() + 2 * run.output.sum()
+    assert sum(row["service_share"] for row in rows) == pytest.approx(1)
+    figures = summarise(run)
+    assert figures["service_gap"] == service_gap(run) > 0
+    assert figures["jain"] == jain(run)
+    assert service_gap(run, weights=np.full(3, 2.0)) == pytest.approx(service_gap(run) / 2)
+
+
+def test_without_tenants_there_is_nothing_to_say():
+    run = fifo_run(30)
+    assert np.isnan(service_gap(run)) and np.isnan(jain(run)) and tenant_rows(run) == []
+    many = dataclasses.replace(run, tenant=np.arange(30))
+    assert np.isnan(service_gap(many)) and len(np.unique(many.tenant)) > MOST_TENANTS
+    with pytest.raises(InputError, match="tenant column has 3 rows"):
+        jain(dataclasses.replace(run, tenant=np.arange(3)))
+
+
+def test_jain_index_of_equal_and_of_starved_tenants():
+    run = fifo_run(90)
+    tenant = np.arange(90) % 3
+    run = dataclasses.replace(run, arrival=np.zeros(90), finish=np.ones(90), output=np.full(90, 7), tenant=tenant)
+    assert jain(run) == pytest.approx(1.0)
+    run.finish[tenant > 0] = np.nan
+    assert jain(run) == pytest.approx(1 / 3)
+    assert np.isnan(jain(dataclasses.replace(run, tenant=np.zeros(90, dtype=np.int64))))
