@@ -10,7 +10,20 @@ from typing import Annotated, Any
 import typer
 
 from rota import __version__
-from rota.cli import calibrate, capacity, catalog, compare, compose, demo, frontier, policies, reproduce, simulate, streams, workload
+from rota.cli import (
+    calibrate,
+    capacity,
+    catalog,
+    compare,
+    compose,
+    demo,
+    frontier,
+    policies,
+    reproduce,
+    simulate,
+    streams,
+    workload,
+)
 from rota.cli.options import set_invocation
 from rota.errors import RotaError
 

@@ -33,7 +33,9 @@ def streams(
     tensor_parallel_size: Annotated[int, typer.Option("--tensor-parallel-size", "-tp", metavar="N", help="Devices that share each layer.")] = 1,
     max_model_len: Annotated[int | None, typer.Option("--max-model-len", metavar="N", help="Longest session; default: the model's own.")] = None,
     max_num_seqs: Annotated[int | None, typer.Option("--max-num-seqs", metavar="N", help="Most sessions held at once; default: 256.")] = None,
-    max_num_batched_tokens: Annotated[int, typer.Option("--max-num-batched-tokens", metavar="N", help="Most tokens of a step; small ones let text ride on frames.")] = 2048,
+    max_num_batched_tokens: Annotated[
+        int, typer.Option("--max-num-batched-tokens", metavar="N", help="Most tokens of a step; small ones let text ride on frames.")
+    ] = 2048,
     seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 0,
     json: Json = False,
 ) -> None:  # fmt: skip
