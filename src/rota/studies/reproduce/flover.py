@@ -124,32 +124,34 @@ def _capacity(deployment: Deployment, engine: EngineSpec) -> float:
 def _layout(deployment: Deployment, engine: EngineSpec, n: int, interval: float, output: Ints) -> Layout:
     """Replay who joined and left of a fused run on slots. A copy reads and writes one slot's KV; a dead row reads a full slot."""
     fused = simulate(_trace(n, interval, output), parse_policy(FUSED), engine, log=True)
-    copies = _replay(fused, reorder=True)[0]
+    copies, *_ = _replay(fused, engine, reorder=True)
     slot = LONGEST * kv_bytes_per_token(deployment.shape, deployment.tensor_parallel_size)
-    _, dead, rows, computing = _replay(fused, reorder=False, engine=engine)
+    _, dead, rows, computing = _replay(fused, engine, reorder=False)
     return Layout(copies, copies * 2 * slot / deployment.accelerator.bandwidth, dead / rows, computing, float(fused.finish.max()))
 
 
-def _replay(fused: Run, *, reorder: bool, engine: EngineSpec | None = None) -> tuple[int, float, float, float]:
-    """Copies, dead row-steps, all row-steps, and seconds that the dead rows take."""
+def _replay(fused: Run, engine: EngineSpec, *, reorder: bool) -> tuple[int, float, float, float]:
+    """Copies, dead row-steps, all row-steps, and seconds that the dead rows take, of a run with a log."""
+    assert fused.log is not None
     leaves = [(when, 0, request) for request, when in enumerate(fused.finish.tolist())]
     joins = [(when, 1, request) for request, when in enumerate(fused.first_scheduled.tolist())]
     events = sorted(leaves + joins)
-    slots, copies, dead_steps, row_steps, seconds = Slots(CONCURRENCY, reorder=reorder), 0, 0.0, 0.0, 0.0
-    at = 0
-    log = fused.log or {}
-    for start, decodes, steps in zip(log["start"].tolist(), log["decodes"].tolist(), log["steps"].tolist(), strict=True):
+    slots = Slots(CONCURRENCY, reorder=reorder)
+    copies = at = 0
+    dead_steps = row_steps = seconds = 0.0
+    columns = [fused.log[name].tolist() for name in ("start", "decodes", "steps")]
+    for start, decodes, steps in zip(*columns, strict=True):
         while at < len(events) and events[at][0] <= start:
             _, joins_now, request = events[at]
             copies += 0 if joins_now else len(slots.leave(request))
             if joins_now:
                 slots.join(request)
             at += 1
-        dead = slots.rows - slots.live
-        if decodes and dead and engine:
+        if decodes:
+            dead = slots.rows - slots.live
             dead_steps += steps * dead
+            row_steps += steps * (decodes + dead)
             seconds += steps * _dead_seconds(engine, int(decodes), dead)
-        row_steps += steps * (decodes + dead) if decodes else 0.0
     for _, joins_now, request in events[at:]:
         copies += 0 if joins_now else len(slots.leave(request))
     return copies, dead_steps, row_steps, seconds
