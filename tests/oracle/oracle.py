@@ -118,8 +118,9 @@ class Engine:
         before = len(self.waiting), len(self.running)
         items = self.plan(self)
         self.blocks.fulfil()
-        if not items:  # evictions or rejections alone are progress: ask again at once
-            self.ask_again = before != (len(self.waiting), len(self.running))
+        if not items:  # evictions or rejections alone are progress: ask again at once, but vLLM v1 waits for a step in flight
+            waits = self.plan is POLICIES["vllm-v1"][0] and self.flying and self.evicted_now
+            self.ask_again = not waits and before != (len(self.waiting), len(self.running))
             return
         for item in items:
             req = item.req

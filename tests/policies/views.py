@@ -111,6 +111,7 @@ def build(running, waiting, *, free, size=4, total=None, stages=1, max_len=200, 
         tim[sid, col.ARRIVED] = row.arrival
     ctl[[col.FREE, col.BLOCK_SIZE, col.STAGES, col.MAX_LEN, col.MAX_SEQS]] = free, size, stages, max_len, max_seqs
     ctl[col.TOTAL_BLOCKS] = total or free + int(seq[:, col.BLOCKS].sum())
+    ctl[col.IN_FLIGHT] = any(row.flight for row in running)
     ctl[col.MAX_STEP_TOKENS], ctl[col.N_LAYERS] = 1 << 40, 16
     link(seq, ctl, list(range(len(running))), list(range(len(running), len(rows))))
     return seq, tim, ctl

@@ -12,11 +12,12 @@ from tests.oracle.oracle import simulate_oracle
 from tests.simulator.scenarios import POLICIES, scenarios
 
 CASES = {name: (name, options) for name, options in POLICIES.items() if name != "sarathi-dynamic"}
-# not here: long_prefill_token_threshold, where a request is admitted a step earlier or later than the oracle says in about 1 of 100 scenarios
 V1 = POLICIES["vllm-v1"]
 CASES |= {
     "vllm-v1 no cache": ("vllm-v1", V1 | {"enable_prefix_caching": False}),
     "vllm-v1 priority": ("vllm-v1", V1 | {"scheduling_policy": "priority"}),
+    "vllm-v1 long prompts": ("vllm-v1", V1 | {"long_prefill_token_threshold": 10}),
+    "vllm-v1 long prompts no cache": ("vllm-v1", V1 | {"long_prefill_token_threshold": 7, "enable_prefix_caching": False}),
     "static padded": ("static", POLICIES["static"] | {"padded": True}),
 }
 

@@ -19,6 +19,7 @@ from rota.contracts.columns import (
     FREE,
     HEADER,
     IDLE_HITS,
+    IN_FLIGHT,
     KNOWN,
     N_DECODE,
     N_EVICT,
@@ -56,12 +57,16 @@ from rota.policies.batching.compiled import (
 )
 from rota.policies.batching.policy import Batching, flag, step_tokens, whole
 
+#: In place of a promise: the plan that evicts leaves nothing to run.
+NOTHING = -2, 0
+
 
 class VllmV1(Batching):
     """vLLM's second scheduler.
 
     A plan that only evicts takes no time, so evictions come one by one: the next call, at the same instant, sees what the last
-    one freed, shared blocks and all. Nothing is admitted in a step that evicts.
+    one freed, shared blocks and all. Nothing is admitted in a step that evicts; where that leaves nothing to run, the next step begins
+    at once, or, with pipeline stages, when one in flight has ended: or else two half-done prompts could evict each other for ever.
 
     Parameters
     ----------
@@ -105,6 +110,10 @@ class VllmV1(Batching):
     def plan(self, view: EngineView) -> StepPlan:
         """Decodes and unfinished prompts, evicting where memory is short; then, if nobody was evicted, new prompts."""
         promise, self._promise = self._promise, None
+        if promise == NOTHING:
+            if len(view.running) < view.n_running:
+                return StepPlan(decode=False)
+            promise = None
         size = self.block_size
         budget = self.max_step_tokens - view.n_decode
         free = view.free_blocks - view.decode_need
@@ -124,8 +133,10 @@ class VllmV1(Batching):
                 work.append(Work(seq.sid, n))
         if free < 0 or (budget == 0 and work and self.limits.pp > 1):
             return self._in_order(view, promise)
-        if not work and not view.n_decode:
-            promise = None  # evictions left nothing to run, so there is no such step, and the next begins
+        if promise and not work and not view.n_decode:
+            if view.n_running:
+                return StepPlan(decode=False)
+            promise = None
         seats = self.max_seqs - view.n_running
         waits = view.n_waiting
         full = False
@@ -173,6 +184,7 @@ class VllmV1(Batching):
         free, budget = view.free_blocks, self.max_step_tokens
         work: list[Work] = []
         pause: list[int] = []
+        decodes = 0
         for i, seq in enumerate(running):
             done = seq.n_computed
             n = min(seq.n_known - done, self.longest_chunk, budget)
@@ -182,6 +194,9 @@ class VllmV1(Batching):
             if need > free:
                 if seq.sid == victim.sid and self.order == "priority":
                     # vLLM's loop over running sequences ends here: those behind get nothing in this step
+                    if self.limits.pp > 1 and not work and not decodes:
+                        self._promise = NOTHING
+                        return StepPlan(decode=False, evict=(seq.sid,))
                     pause += [other.sid for other in running[i + 1 :] if other.phase == DECODE]
                     return StepPlan(tuple(work), evict=(seq.sid,), pause=tuple(pause))
                 self._promise = seq.sid, n
@@ -189,6 +204,7 @@ class VllmV1(Batching):
             free -= need
             budget -= n
             if seq.phase == DECODE:
+                decodes += n
                 if n == 0:
                     pause.append(seq.sid)
             elif n:
@@ -247,6 +263,7 @@ def _plan_in_order(seq: Ints, tim: Floats, ctl: Ints, par: Ints, out: Ints, prom
     free = ctl[FREE]
     tokens = np.zeros(ctl[N_RUNNING], np.int64)
     stopped = False
+    served = False
     i = 0
     sid = ctl[RUN_HEAD]
     while sid >= 0:
@@ -260,6 +277,9 @@ def _plan_in_order(seq: Ints, tim: Floats, ctl: Ints, par: Ints, out: Ints, prom
                 if sid != victim or priority == 0:
                     _evict_only(out, victim, sid, n)
                     return
+                if not served and ctl[STAGES] > 1:
+                    _evict_only(out, sid, NOTHING[0], NOTHING[1])
+                    return
                 out[N_EVICT] = 1
                 out[HEADER] = sid
                 stopped = True
@@ -267,6 +287,7 @@ def _plan_in_order(seq: Ints, tim: Floats, ctl: Ints, par: Ints, out: Ints, prom
                 free -= need
                 budget -= n
                 tokens[i] = n
+                served = served or n > 0
         i += 1
         sid = seq[sid, NEXT]
     at = HEADER + out[N_EVICT]
@@ -291,6 +312,11 @@ def _plan(seq: Ints, tim: Floats, ctl: Ints, par: Ints, out: Ints) -> None:
     evicted = out[N_EVICT] > 0 and out[DECODE_FLAG] == 0
     promised = out[HEADER + 1] if evicted else -1
     promise = out[HEADER + 2]
+    if promised == NOTHING[0]:
+        if ctl[IN_FLIGHT] > 0:
+            begin_plan(out, 0, 1, ARRIVAL | FINISH, 0)
+            return
+        evicted = False
     begin_plan(out, 1, ALWAYS, FINISH, 0)
     size = ctl[BLOCK_SIZE]
     budget -= ctl[N_DECODE]
@@ -316,7 +342,11 @@ def _plan(seq: Ints, tim: Floats, ctl: Ints, par: Ints, out: Ints) -> None:
         else:
             _plan_in_order(seq, tim, ctl, par, out, promised, promise)
         return
-    evicted = evicted and (out[N_WORK] > 0 or ctl[N_DECODE] > 0)
+    if evicted and out[N_WORK] == 0 and ctl[N_DECODE] == 0:
+        if ctl[IN_FLIGHT] > 0:
+            begin_plan(out, 0, 1, ARRIVAL | FINISH, 0)
+            return
+        evicted = False
     seats = max_seqs - ctl[N_RUNNING]
     waits = ctl[N_WAITING]
     full = False
