@@ -15,12 +15,12 @@ import numpy as np
 from rota.cli.compare import study
 from rota.cli.demo import DEMO
 from rota.cli.options import cores, split_policies
+from rota.files import write_text
 from rota.report.explain import verdict
 from rota.report.terminal import band_text
 from rota.results.comparison import Comparison
 from rota.results.latency import gap_bins, ttft
 from rota.results.metrics import describe, shown
-from rota.results.output import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 # Okabe and Ito's colours, told apart by nearly everybody

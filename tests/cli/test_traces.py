@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rota.cli.options import Setup, Workload, shorter
+from rota.cli.options import Setup, Workload
 from rota.errors import InputError
 from rota.workload import load_trace
 from rota.workload.prefix import ideal_hit_ratio
 from rota.workload.trace import Trace
+from rota.workload.transform import within
 
 
 def test_long_requests_are_left_out_with_their_hashes() -> None:
@@ -24,27 +25,27 @@ def test_long_requests_are_left_out_with_their_hashes() -> None:
         hash_start=np.array([0, 2, 5, 7]),
         hash_block=16,
     )
-    kept = shorter(trace, 40)
+    kept = within(trace, 40)
     np.testing.assert_array_equal(kept.arrival, [0.0, 2.0])
     assert kept.hash_ids is not None
     assert kept.hash_start is not None
     np.testing.assert_array_equal(kept.hash_ids, [1, 2, 4, 5])
     np.testing.assert_array_equal(kept.hash_start, [0, 2, 4])
     assert kept.notes["left out"] == "1 of 3 requests, longer than 40 tokens"
-    assert shorter(trace, 49) is trace
-    with pytest.raises(InputError, match="all requests are longer than 10"):
-        shorter(trace, 10)
+    assert within(trace, 49) is trace
+    with pytest.raises(InputError, match="every request is longer than 10"):
+        within(trace, 10)
 
 
 def test_long_requests_with_followers_cannot_be_left_out() -> None:
-    with pytest.raises(InputError, match="others follow"):
-        shorter(load_trace("bfcl-agents", limit=200), 500)
+    with pytest.raises(InputError, match="follow others"):
+        within(load_trace("bfcl-agents", limit=200), 500)
 
 
 def test_what_is_left_of_real_hashes_still_shares() -> None:
     trace = load_trace("mooncake-conv", limit=400)
     longest = int(np.quantile(trace.prompt + trace.output, 0.8))
-    kept = shorter(trace, longest)
+    kept = within(trace, longest)
     assert len(kept) == int((trace.prompt + trace.output <= longest).sum())
     assert 0 <= ideal_hit_ratio(kept) < 1
 

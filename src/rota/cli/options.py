@@ -162,7 +162,11 @@ class Setup(Workload):
     def load(self, seed: int | None = None) -> Trace:
         """The trace, without what is too long for the model if the user said so."""
         trace = Workload.load(self, seed)
-        return shorter(trace, self.deployment().max_len) if self.drop_long else trace
+        if not self.drop_long:
+            return trace
+        from rota.workload.transform import within
+
+        return within(trace, self.deployment().max_len)
 
     def deployment(self) -> Deployment:
         """The model on the device."""
@@ -179,36 +183,6 @@ class Setup(Workload):
             pipeline_parallel_size=self.pipeline_parallel_size, gpu_memory_utilization=self.gpu_memory_utilization,
             block_size=self.block_size, **given,
         )  # fmt: skip
-
-
-def shorter(trace: Trace, longest: int) -> Trace:
-    """The requests of at most so many prompt and output tokens together.
-
-    Raises
-    ------
-    InputError
-        If none is left, or requests follow others, so that leaving one out would orphan those behind it.
-    """
-    import numpy as np
-
-    keep = np.flatnonzero(trace.prompt + trace.output <= longest)
-    if len(keep) == len(trace):
-        return trace
-    if trace.after is not None:
-        raise InputError(f"{trace.name}: --drop-long cannot leave out requests that others follow; raise --max-model-len instead")
-    if not len(keep):
-        raise InputError(
-            f"{trace.name}: all requests are longer than {longest} tokens; raise --max-model-len or take another model"
-        )
-    names = ("arrival", "prompt", "output", "max_new", "priority", "tenant")
-    columns: dict[str, Any] = {name: None if (was := getattr(trace, name)) is None else was[keep] for name in names}
-    if trace.hash_ids is not None and trace.hash_start is not None:
-        runs = np.split(trace.hash_ids, trace.hash_start[1:-1])
-        kept = [runs[i] for i in keep]
-        columns["hash_ids"] = np.concatenate(kept)
-        columns["hash_start"] = np.concatenate([[0], np.cumsum([len(run) for run in kept])])
-    dropped = f"{len(trace) - len(keep):,} of {len(trace):,} requests, longer than {longest:,} tokens"
-    return trace.with_columns(**columns, notes=trace.notes | {"left out": dropped})
 
 
 def takes(options: type[Workload]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -299,7 +273,7 @@ def cores(jobs: int | None) -> int:
 
 def check_outputs(**paths: str | None) -> None:
     """Find out before the work that its results can be written, each to a file of its own."""
-    from rota.results.output import check_writable
+    from rota.files import check_writable
 
     seen: dict[Path, str] = {}
     for option, path in paths.items():

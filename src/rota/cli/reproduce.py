@@ -69,8 +69,8 @@ def reproduce(
         for report in reports:
             _show(report)
     if record:
+        from rota.files import write_text
         from rota.report.claims import claims_page
-        from rota.results.output import write_text
 
         write_text(_PAGE, claims_page(reports))
         states = {r.name: {"verdict": r.verdict, "findings": {f.claim: f"{f.verdict}: {f.measured}" for f in r.findings}} for r in reports}

@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rota.files import write_text
 from rota.report.explain import spoken
 from rota.results.metrics import shown
-from rota.results.output import write_text
 from rota.studies.composition import DECISIONS, SCORE, Choice, Composed, Effect
 
 #: What a decision must be worth, in points, to be called worth it.

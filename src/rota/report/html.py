@@ -16,12 +16,12 @@ from importlib.resources import files
 from pathlib import Path
 
 from rota.errors import RotaError
+from rota.files import write_text
 from rota.report.explain import explain, price, spoken, verdict
 from rota.report.figures import Figure, figures
 from rota.report.terminal import band_text, useful_columns
 from rota.results.comparison import HEADLINES, Comparison
 from rota.results.metrics import HIGHER, describe, number, shown
-from rota.results.output import write_text
 
 _GROUP_NOTES = {
     "Latency": "Share of requests (or token gaps) at or below a latency, all replications together. Further left is better.",

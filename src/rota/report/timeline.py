@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from rota.errors import InputError
-from rota.results.output import atomic
+from rota.files import atomic
 from rota.results.run import Floats, Ints, Run
 
 _COUNTERS = {"kv": "KV use (%)", "waiting": "queue (requests)"}

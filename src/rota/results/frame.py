@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rota.errors import InputError
+from rota.files import atomic
 from rota.results.latency import e2e, max_tbt, queueing, tpot, ttft
-from rota.results.output import atomic
 from rota.results.run import Run
 from rota.results.slo import SLO
 from rota.results.summary import Summary, summarise

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from rota.errors import InputError
+from rota.files import write_text
 from rota.workload.agents import AGENTS, agents
 from rota.workload.fitted import FittedWorkload
 from rota.workload.generators import poisson
 from rota.workload.lengths import PRESETS, Lengths
 from rota.workload.trace import Trace
 from rota.workload.transform import head
-from rota.workload.write import write_whole
 
 #: Requests (or, of agents, programs) of workloads that no trace stands behind.
 DEFAULT_N, DEFAULT_PROGRAMS = 2000, 250
@@ -89,7 +89,8 @@ def write_fitted(workload: FittedWorkload, path: str | Path) -> Path:
     path = Path(path)
     if path.suffix != ".json":
         raise InputError(f"{path}: fitted workloads are written as .json; rename the file")
-    return write_whole(path, (_entries(workload.to_dict(), 0) + "\n").encode())
+    write_text(path, _entries(workload.to_dict(), 0) + "\n")
+    return path
 
 
 def _entries(values: dict[str, Any], depth: int) -> str:

@@ -59,10 +59,10 @@ def within(trace: Trace, longest: int) -> Trace:
         return trace
     if trace.after is not None:
         raise InputError(
-            f"{trace.name}: requests follow others, so long ones cannot be left out; limit the program with max_total"
+            f"{trace.name}: requests follow others, so long ones cannot be left out; raise max_model_len, or limit programs by max_total"
         )
     if not keep.any():
-        raise InputError(f"{trace.name}: every request is longer than {longest} tokens; raise the limit")
+        raise InputError(f"{trace.name}: every request is longer than {longest} tokens; raise max_model_len or take another model")
     columns: dict[str, Any] = {
         name: None if (values := getattr(trace, name)) is None else values[keep]
         for name in REQUEST_COLUMNS
@@ -71,7 +71,7 @@ def within(trace: Trace, longest: int) -> Trace:
         length = np.diff(trace.hash_start)
         columns["hash_ids"] = trace.hash_ids[np.repeat(keep, length)]
         columns["hash_start"] = np.concatenate([[0], np.cumsum(length[keep])])
-    notes = trace.notes | {"left out": f"{int((~keep).sum())} of {len(trace)} requests above {longest} tokens"}
+    notes = trace.notes | {"left out": f"{int((~keep).sum()):,} of {len(trace):,} requests, longer than {longest:,} tokens"}
     return replace(trace, **columns, notes=notes)
 
 

@@ -1,16 +1,15 @@
-"""Traces as files in the plain format, and files that are either whole or not there."""
+"""Traces as files in the plain format."""
 
 from __future__ import annotations
 
 import io
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rota.errors import InputError
+from rota.files import atomic
 from rota.workload.trace import REQUEST_COLUMNS, Trace
 
 if TYPE_CHECKING:
@@ -76,26 +75,7 @@ def write_trace(trace: Trace, path: str | Path) -> Path:
         If the ending is unknown or the file cannot be written.
     """
     path = Path(path)
-    return write_whole(path, trace_bytes(trace, path.suffix.lower()))
-
-
-def write_whole(path: Path, data: bytes) -> Path:
-    """Write a file so that it is either complete or not there."""
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; give a file name in it")
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    except OSError as error:
-        raise InputError(f"{path}: cannot write here ({error.strerror}); choose a folder you may write to") from None
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        mask = os.umask(0o022)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)
-        os.replace(name, path)
-    except OSError as error:
-        raise InputError(f"{path}: could not be written ({error.strerror}); free space or write elsewhere") from None
-    finally:
-        Path(name).unlink(missing_ok=True)
+    data = trace_bytes(trace, path.suffix.lower())
+    with atomic(path) as temporary:
+        temporary.write_bytes(data)
     return path

@@ -1,4 +1,4 @@
-"""Writing results so that a file is either whole or not there.
+"""Files that are either whole or not there.
 
 Everything goes to a temporary file next to the target, which is renamed over it at the end. `check_writable` finds out before a
 long simulation, not after it, that a result could not be written.

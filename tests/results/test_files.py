@@ -5,8 +5,8 @@ import polars as pl
 import pytest
 
 from rota.errors import InputError
+from rota.files import atomic, check_writable, write_text
 from rota.results.frame import requests_frame, summary_frame, write_frame
-from rota.results.output import atomic, check_writable, write_text
 from rota.results.slo import SLO
 from rota.results.summary import summarise
 
