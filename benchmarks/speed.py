@@ -24,6 +24,7 @@ from rota.mechanisms.simulator import simulate
 from rota.policies.registry import make_policy
 from rota.workload import load_trace
 from rota.workload.trace import Trace
+from rota.workload.transform import head
 
 RATE = 6.45
 COMPILED = ("static", "orca", "orca-paged", "vllm-v0", "vllm-v1", "sarathi")
@@ -51,7 +52,7 @@ def policies_table(engine: EngineSpec, n: int) -> None:
     for column in ("policy", "Python", "compiled"):
         table.add_column(column, justify="left" if column == "policy" else "right")
     trace = trace_of(n)
-    small = Trace(**{**{k: getattr(trace, k)[: n // 10] for k in ("arrival", "prompt", "output")}, "name": "azure-conv"})
+    small = head(trace, n // 10)
     for name in PYTHON:
         options = {"enable_prefix_caching": False} if name == "vllm-v1" else {}
         policy = make_policy(name, **options)

@@ -55,6 +55,37 @@ def test_roofline_steps_equal_the_compiled_ones(llama, decodes, mean, prefill):
         assert mine == pytest.approx(compiled(llama.tables, decodes, decodes * mean, prefill, len(prefill)), rel=1e-12)
 
 
+def both_attentions(t, decodes=0, context=0, past=0, new=0):
+    """A layer's attention of so many decodes or of one chunk, from both models, which agree."""
+    cp, model = kernel.pack(t), CostModel(t)
+    if decodes:
+        found = kernel.decode_attention(cp, t.decode_table, decodes, context), model.decode_attention(decodes, context)
+    else:
+        sums = new, new * past + new * (new + 1) / 2, past + new, float(new**2), -(-past // t.kv_scale) * t.kv_scale
+        found = kernel.prefill_attention(cp, t.prefill_table, t.prefill_long, 1, *sums), model.prefill_attention([(past, new)])
+    assert found[0] == pytest.approx(found[1], rel=1e-12)
+    return found[0]
+
+
+@given(more=st.integers(1, 10_000))
+def test_beyond_the_tables_costs_stay_at_the_last_entry(more):
+    t = measured()
+    rows, columns = t.decode_table.shape
+    most = (columns - 1) * t.kv_scale
+    assert both_attentions(t, decodes=rows + more, context=(rows + more) * 64) == pytest.approx(t.decode_table[-1, 1] * t.batch_factor)
+    assert both_attentions(t, decodes=1, context=most + more) == t.decode_table[0, -1]
+    assert both_attentions(t, past=most + more, new=7) == t.prefill_table[6, -1]
+    assert both_attentions(t, new=len(t.prefill_long) + more) == t.prefill_long[-1]
+
+
+@given(new=st.integers(33, 599), past=st.integers(0, 512))
+def test_cached_tokens_of_long_prompts_cost_in_proportion(new, past):
+    t = measured()
+    surplus = t.prefill_table[-1, -(-past // t.kv_scale)] - t.prefill_table[-1, 0]
+    expected = t.prefill_long[new - 1] + surplus * new / len(t.prefill_table)
+    assert both_attentions(t, past=past, new=new) == pytest.approx(expected, rel=1e-12)
+
+
 @given(
     decodes=st.integers(0, 40), mean=st.integers(1, 600), past=st.integers(0, 600), new=st.integers(0, 500), fresh=st.booleans()
 )

@@ -57,9 +57,11 @@ class StepTables:
         Context lengths are rounded up to a multiple of this in TABLE mode.
     decode_table : float64 (b, c) and prefill_table : float64 (n, p)
         TABLE mode, seconds per layer: decode of ``b + 1`` sequences at mean context ``c * kv_scale``; prefill of ``n + 1`` new
-        tokens over ``p * kv_scale`` cached ones (only ``p = 0`` beyond its rows: `prefill_long`).
-    prefill_long : float64
-        TABLE mode: prefill of ``n + 1`` tokens with nothing cached, seconds per layer.
+        tokens over ``p * kv_scale`` cached ones. Several prompts count as one of ``sqrt(sum(n^2))`` tokens over the sum of what is
+        cached. More sequences, longer contexts and more cached tokens than tabulated cost as much as the last entry: too little.
+    prefill_long : float64 (l,)
+        TABLE mode: prefill of ``n + 1`` tokens with nothing cached, seconds per layer, where `prefill_table` has fewer rows; beyond
+        ``l`` its last entry. What cached tokens add is then taken from the last row of `prefill_table`, in proportion to the tokens.
     batch_factor : float
         TABLE mode: attention of more than one sequence costs this factor more.
     source : str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,10 +81,10 @@ class Trace:
         n = len(self.arrival)
         if n == 0:
             raise InputError(f"{self.name}: the trace is empty; give at least one request")
-        for column in fields(self):
-            values = getattr(self, column.name)
-            if isinstance(values, np.ndarray) and column.name not in ("hash_ids", "hash_start") and len(values) != n:
-                raise InputError(f"{self.name}: column {column.name} has {len(values)} rows, expected {n}")
+        for column in REQUEST_COLUMNS:
+            values = getattr(self, column)
+            if values is not None and len(values) != n:
+                raise InputError(f"{self.name}: column {column} has {len(values)} rows, expected {n}")
         self._check(~np.isfinite(self.arrival), "arrival", "is not a finite number")
         self._check(self.arrival < 0, "arrival", "is negative")
         self._check(self.prompt < 1, "prompt", "is below 1 token")
