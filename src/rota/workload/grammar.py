@@ -16,6 +16,7 @@ from rota.workload.agents import Agent, Tool, agents
 from rota.workload.builtin import lengths_of
 from rota.workload.generators import bursts, closed_loop, gamma, poisson, shared_prefix
 from rota.workload.lengths import Independent, Spread
+from rota.workload.tenants import tenants
 from rota.workload.trace import Trace
 
 KINDS: dict[str, Callable[..., Trace]] = {
@@ -25,6 +26,7 @@ KINDS: dict[str, Callable[..., Trace]] = {
     "closed-loop": closed_loop,
     "shared-prefix": shared_prefix,
     "agents": agents,
+    "tenants": tenants,
 }
 PROMPT, OUTPUT = Spread.fixed(1000), Spread.fixed(200)
 _HIDDEN = ("lengths", "seed", "name", "agent")
@@ -38,7 +40,7 @@ def is_generator(text: str) -> bool:
 def options(kind: str) -> dict[str, str]:
     """Option names of a generator and their defaults, as text."""
     found = {name: _text(default) for name, (_, default) in _own(kind).items()}
-    if kind == "agents":
+    if "lengths" not in inspect.signature(KINDS[kind]).parameters:
         return found
     return found | {"prompt": _text(PROMPT), "output": _text(OUTPUT), "max_total": "0", "lengths": ""}
 
@@ -72,6 +74,8 @@ def generate_text(text: str, n: int | None = None, seed: int = 0) -> Trace:
             if "time" in values:
                 agent["tools"] = (Tool("tool", 1.0, values.pop("time")),)
             return agents(**values, agent=Agent(**agent))
+        if kind == "tenants":
+            return tenants(**values)
         return KINDS[kind](**values, lengths=_lengths(given))
     except InputError as error:
         raise InputError(f"{text}: {error}") from None
@@ -109,6 +113,8 @@ def _own(kind: str) -> dict[str, tuple[str, Any]]:
 def _value(kind: str, name: str, word: str) -> Any:
     if kind == "Spread":
         return Spread.parse(word)
+    if kind == "str":
+        return word
     try:
         # 1e6 is a whole number too
         number = float(word)
