@@ -199,7 +199,7 @@ def test_the_past_begins_pessimistic_and_forgets():
 
 def test_luck_belongs_to_the_request():
     part = with_past(range(1, 100))
-    again = with_past(range(1, 100), redraw=True)
+    again = with_past(range(1, 100), redraw=0.25)
     view = ColumnsView(*build([], [], free=10, total=10))
     first, other = drawn(part, 3, 200), drawn(again, 3, 200)
     part.begin(view)
@@ -238,6 +238,7 @@ def test_futures_are_fewer_in_large_batches_and_the_worst_counts():
         (lambda: PastFuture(window=1), "at least 2"),
         (lambda: PastFuture(reserve=1.5), "from 0 to below 1"),
         (lambda: PastFuture(seed=-1), "at least 0"),
+        (lambda: PastFuture(redraw=0), "positive number of seconds"),
     ],
 )
 def test_options_that_make_no_sense(make, says):

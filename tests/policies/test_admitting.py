@@ -22,7 +22,8 @@ TOKENS = {"sarathi": 24, "orca-paged": None, "vllm-v0": 128, "vllm-v1": 24}
 PARTS = {
     "oracle-lengths": {}, "past-future": dict(window=6, initial=20), "conservative": dict(overcommit=1.3),
     "lightllm": dict(router_token_ratio=0.5),
-}  # fmt: skip
+}
+REDRAWING = "past-future", dict(window=6, initial=20, redraw=5e-3)  # fmt: skip
 
 
 def made(name, batching, **options):
@@ -110,7 +111,7 @@ def test_with_ample_memory_admission_makes_no_difference(scenario):
 def test_jumps_and_snapshots_change_nothing(scenario):
     with_limits(scenario)
     for batching in COMPOSITIONS:
-        for name, options in PARTS.items():
+        for name, options in (*PARTS.items(), REDRAWING):
             policy = made(name, batching, **options)
             run = {"replicas": scenario.replicas, "router": scenario.router}
             jumps = simulate(scenario.trace, policy, scenario.engine, **run)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rota.errors import InputError
-from rota.results.fairness import MOST_TENANTS, jain, service, service_gap, tenant_rows
+from rota.results.fairness import MOST_TENANTS, jain, served, service, service_gap, tenant_rows
 from rota.results.summary import summarise
 
 from .fifo import fifo_run
@@ -24,7 +24,7 @@ def run_of(n, tenants, seed, parallel=3):
     return dataclasses.replace(run, finish=finish, tenant=rng.integers(0, tenants, n))
 
 
-def served(run, tenant, time, including):
+def counted(run, tenant, time, including):
     """Straight from the definition, one request at a time; whether what happens at `time` itself counts."""
     total = 0.0
     for i in np.flatnonzero(run.tenant == tenant):
@@ -44,8 +44,10 @@ def test_service_is_the_sum_over_requests(n, tenants, seed):
     times = np.unique(np.concatenate([run.arrival, run.first_scheduled, run.first_token, run.finish]))
     before, after = service(run, times)
     for k, tenant in enumerate(np.unique(run.tenant)):
-        np.testing.assert_allclose(before[k], [served(run, tenant, t, False) for t in times])
-        np.testing.assert_allclose(after[k], [served(run, tenant, t, True) for t in times])
+        np.testing.assert_allclose(before[k], [counted(run, tenant, t, False) for t in times])
+        np.testing.assert_allclose(after[k], [counted(run, tenant, t, True) for t in times])
+    for column, t in enumerate(times):
+        np.testing.assert_allclose(served(run, t), after[:, column])
 
 
 @given(st.integers(2, 14), st.integers(2, 3), st.integers(0, 80))
@@ -68,8 +70,8 @@ def test_the_gap_is_the_worst_of_all_stretches_of_waiting(n, tenants, seed):
                         break
                     for begin in ((times[i], True), *(((times[i + 1], False),) if j > i else ())):
                         for end in ((times[j + 1], False), *(((times[j], True),) if j > i else ())):
-                            u_got = served(run, u, *end) - served(run, u, *begin)
-                            v_got = served(run, v, *end) - served(run, v, *begin)
+                            u_got = counted(run, u, *end) - counted(run, u, *begin)
+                            v_got = counted(run, v, *end) - counted(run, v, *begin)
                             worst = max(worst, abs(u_got - v_got))
     assert service_gap(run) == pytest.approx(worst, abs=1e-6)
 

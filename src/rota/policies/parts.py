@@ -60,10 +60,13 @@ class Admission(Protocol):
         Blocks that it never lets an admission use; a request that cannot run within the rest is rejected. Set by `start`.
     learns : bool
         Whether its answer depends on more than free blocks. A refusal then stands until something finishes or is evicted.
+    again : float
+        Seconds after which it may answer otherwise all the same; infinity for never.
     """
 
     spare: int
     learns: bool
+    again: float
 
     def start(self, limits: Limits) -> None:
         """A new engine: forget everything."""

@@ -88,6 +88,16 @@ def service(run: Run, times: Floats, prices: tuple[float, float] = PRICES) -> tu
     return after - jump, after
 
 
+def served(run: Run, until: float, prices: tuple[float, float] = PRICES) -> Floats:
+    """What each tenant has been served by then, float64 (tenants,), in priced tokens."""
+    names, index = tenants_of(run)
+    begun, first = run.first_scheduled <= until, run.first_token <= until
+    span = run.finish - run.first_token
+    part = np.divide(until - run.first_token, span, out=np.ones(len(span)), where=span > 0).clip(0, 1)
+    worth = prices[0] * run.prompt * begun + np.where(first, prices[1] * (1 + (run.output - 1) * part), 0.0)
+    return np.bincount(index, worth, len(names)).astype(np.float64)
+
+
 def service_gap(run: Run, prices: tuple[float, float] = PRICES, weights: Floats | None = None) -> float:
     """Largest difference in service between two tenants over any time in which both have requests waiting all along, priced tokens.
 

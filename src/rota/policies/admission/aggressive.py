@@ -5,6 +5,8 @@ The rule of vLLM v0 and Sarathi-Serve; evictions correct it when it was too bold
 
 from __future__ import annotations
 
+import math
+
 from rota.contracts.serving import EngineView, Limits, SeqView
 from rota.policies.batching.policy import share
 
@@ -19,6 +21,7 @@ class Aggressive:
     """
 
     learns = False
+    again = math.inf
 
     def __init__(self, watermark: float = 0.01) -> None:
         self.watermark = share("watermark", watermark)

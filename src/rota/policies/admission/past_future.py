@@ -6,12 +6,15 @@ has generated already*; a request joins if the worst future's peak of memory lea
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 from rota.contracts.serving import EngineView, Limits, SeqView
+from rota.errors import InputError
 from rota.policies.admission.peak import Forecast, Ints
-from rota.policies.batching.policy import flag, share, whole
+from rota.policies.batching.policy import share, whole
 
 #: Futures are fewer than asked for where the batch is so large that their draws average out.
 DRAWS = 200
@@ -20,8 +23,8 @@ DRAWS = 200
 class PastFuture(Forecast):
     """Admission by sampled futures.
 
-    A request's random numbers are its own for life, so a refused one does not get new luck with every attempt. The published code draws anew
-    at each attempt, which `redraw` does too.
+    A request's random numbers are its own for life, so a refused one does not get new luck with every attempt. The published code, which tries
+    again every few decode steps, draws anew each time; `redraw` does that too.
 
     Parameters
     ----------
@@ -33,20 +36,22 @@ class PastFuture(Forecast):
         Futures drawn, at most.
     initial : int or None
         Half the window starts out as outputs of so many tokens. None stands for half the engine's longest request.
-    redraw : bool
-        New random numbers at every attempt.
+    redraw : float or None
+        Try a refused request again after so many seconds, and use new random numbers at every attempt. None: neither.
     seed : int
     """
 
     def __init__(
-        self, *, reserve: float = 0.05, window: int = 200, futures: int = 5, initial: int | None = None, redraw: bool = False, seed: int = 0
+        self, *, reserve: float = 0.05, window: int = 200, futures: int = 5, initial: int | None = None, redraw: float | None = None, seed: int = 0
     ) -> None:
         super().__init__(1.0 - share("reserve", reserve))
         self.reserve = reserve
         self.window = whole("window", window, 2)
         self.futures = whole("futures", futures)
         self.initial = None if initial is None else whole("initial", initial)
-        self.redraw = flag("redraw", redraw)
+        if redraw is not None and (isinstance(redraw, bool) or not isinstance(redraw, int | float) or not 0 < redraw < math.inf):
+            raise InputError(f"redraw must be a positive number of seconds, or None, not {redraw!r}")
+        self.again = math.inf if redraw is None else float(redraw)
         self.seed = whole("seed", seed, 0)
 
     def start(self, limits: Limits) -> None:
@@ -61,7 +66,7 @@ class PastFuture(Forecast):
     def begin(self, view: EngineView) -> None:
         """Draw the futures of all that runs."""
         self._futures = min(self.futures, DRAWS // max(1, view.n_running) + 1)
-        self._attempt += self.redraw
+        self._attempt += self.again < math.inf
         self._sorted = np.sort(self._past[: self._count])
         super().begin(view)
 

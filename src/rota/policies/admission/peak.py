@@ -7,6 +7,8 @@ sequences sorted by the tokens they have left, longest first, the i-th is the en
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,6 +50,7 @@ class Forecast:
 
     spare = 0
     learns = True
+    again = math.inf
 
     def __init__(self, scale: float = 1.0) -> None:
         self.scale = scale

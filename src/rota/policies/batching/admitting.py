@@ -83,7 +83,7 @@ class PastFutureAdmission(Admitting):
     paper = "Gong et al., Past-Future Scheduler, ASPLOS 2025"
 
     def __init__(
-        self, *, reserve: float = 0.05, window: int = 200, futures: int = 5, initial: int | None = None, redraw: bool = False,
+        self, *, reserve: float = 0.05, window: int = 200, futures: int = 5, initial: int | None = None, redraw: float | None = None,
         seed: int = 0, batching: str = "vllm-v0", max_num_batched_tokens: int | None = None, max_num_seqs: int | None = None,
     ) -> None:  # fmt: skip
         part = PastFuture(reserve=reserve, window=window, futures=futures, initial=initial, redraw=redraw, seed=seed)

@@ -103,6 +103,7 @@ class Composed(Batching):
         if not self.shape.chunked:
             self.longest = min(self.longest, self._budget)
         self._refused = False
+        self._again = math.inf
         #: The plan before only evicted: this one, at the same instant, is its second half and admits nobody.
         self._evicting = False
 
@@ -154,8 +155,13 @@ class Composed(Batching):
         elif self.parts[0].dynamic:
             wake = ARRIVAL | FINISH
         repeat = left // work[0].n_tokens if work else ALWAYS
-        until = self._timed.until if self._timed and room and waits else math.inf
+        until = self._until() if room and waits else math.inf
         return StepPlan(tuple(work), repeat=repeat, wake=wake, headroom=self._headroom, wake_at=until)
+
+    def _until(self) -> float:
+        """When those who wait are to be asked for again although nothing happens."""
+        until = self._timed.until if self._timed else math.inf
+        return min(until, self._again) if self._refused else until
 
     def _prompts_first(self, view: EngineView, evicting: bool) -> StepPlan:
         seats = self.max_seqs - view.n_running
@@ -174,7 +180,7 @@ class Composed(Batching):
     def _listen(self, view: EngineView) -> None:
         """Tell the parts what has arrived and finished."""
         order, admission, _ = self.parts
-        if self._timed and view.now >= self._timed.until:
+        if view.now >= self._until():
             self._refused = False
         for seq in view.finished:
             order.finished(seq)
@@ -230,6 +236,7 @@ class Composed(Batching):
             need = ledger.need(seq.sid, upto) if ledger else -(-upto // self.block_size)
             if need > free or not admission.admits(seq, free - need):
                 self._refused = self._sticky
+                self._again = view.now + admission.again
                 return True, tuple(rejected), left
             order.leaves(seq, True)
             if ledger:

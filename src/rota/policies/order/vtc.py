@@ -117,7 +117,8 @@ class VTC:
     def _count(self, seq: SeqView) -> None:
         """Charge what a running request has got since it was last looked at."""
         paid, predicted = self._paid[seq.sid]
-        cost = self.cost(seq.n_prompt, max(seq.n_known - seq.n_prompt, predicted))
+        prompt = seq.n_prompt
+        cost = self.cost(prompt, max(seq.n_known - prompt, predicted))
         if cost != paid:
             self._paid[seq.sid] = cost, predicted
             self._charge(seq.tenant, cost - paid)

@@ -26,6 +26,8 @@ STUDIES = {
         _study("layered-prefill", "Layered prefill: TTFT, latency, energy and expert traffic", "Lee et al., arXiv 2510.08055, 2025"),
         _study("flover", "Flover: temporal fusion against one request at a time, and against batches", "Yao et al., HiPC 2023"),
         _study("speak-while-watching", "Speak While Watching: watching and speaking at once, in time", "Speak While Watching, January 2026"),
+        _study("past-future", "Past-Future: admission by sampled output lengths against bold, timid and all-knowing", "Gong et al., ASPLOS 2025"),
+        _study("vtc", "Virtual token counter: bounded service difference between tenants, at no cost", "Sheng et al., OSDI 2024"),
         _study("vidur-parity", "The simulator equals Vidur request by request", "Agrawal et al., Vidur, MLSys 2024"),
     )
 }
