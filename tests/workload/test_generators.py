@@ -83,11 +83,16 @@ def test_agent_turns_extend_the_conversation() -> None:
     trace = agents(300, 2.0, kind, seed=5)
     assert trace.after is not None
     assert trace.delay is not None
-    assert trace.tenant is not None
+    assert trace.program is not None
+    assert trace.tool is not None
     later = trace.after >= 0
     before = trace.after[later]
     assert np.all(before == np.flatnonzero(later) - 1)
-    assert np.array_equal(trace.tenant[later], trace.tenant[before])
+    assert np.array_equal(trace.program[later], trace.program[before])
+    # the answer calls the tool whose time passes before the next turn; the last answer calls none
+    assert np.array_equal(np.array([0.5, 2.0])[trace.tool[before]], trace.delay[later])
+    assert np.array_equal(np.flatnonzero(trace.tool < 0), np.setdiff1d(np.arange(len(trace)), before))
+    assert trace.tools == ("a", "b")
     grown = trace.prompt[later] - trace.prompt[before] - trace.output[before]
     assert np.all((grown >= 5) & (grown <= 50))
     assert np.all((trace.prompt[~later] >= 114) & (trace.prompt[~later] <= 154))
@@ -118,10 +123,28 @@ def test_agents_by_name(name: str) -> None:
     trace = load_trace(name)
     assert trace.after is not None
     assert (trace.after < 0).sum() == 250
-    turns = np.bincount(trace.tenant)
+    turns = np.bincount(trace.program)
     assert np.median(turns) == pytest.approx(AGENTS[name].turns.a, rel=0.15)
     assert ideal_hit_ratio(trace) > 0.75
-    assert len(load_trace(name, limit=7000)) == 7000
+    short = load_trace(name, limit=7000)
+    assert len(short) == 7000
+    # the program that was cut off ends where it was cut
+    assert short.tool[-1] == -1
+
+
+def test_software_agents_have_the_published_sizes() -> None:
+    trace = load_trace("swe-agents", seed=1)
+    assert trace.after is not None
+    assert trace.delay is not None
+    assert trace.tool is not None
+    later = np.flatnonzero(trace.after >= 0)
+    before = trace.after[later]
+    # some 18 turns; first prompts of 2.7k tokens; results of 600; tools of 0.3, 0.5, 2 and 20 s (medians)
+    assert np.median(np.bincount(trace.program)) == pytest.approx(18, rel=0.1)
+    assert np.median(trace.prompt[trace.after < 0]) == pytest.approx(2700, rel=0.05)
+    assert np.median(trace.prompt[later] - trace.prompt[before] - trace.output[before]) == pytest.approx(600, rel=0.05)
+    for tool, seconds in enumerate((0.3, 0.5, 2.0, 20.0)):
+        assert np.median(trace.delay[later][trace.tool[before] == tool]) == pytest.approx(seconds, rel=0.15)
 
 
 @pytest.mark.parametrize(

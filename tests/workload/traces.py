@@ -26,6 +26,9 @@ def traces(draw: st.DrawFn, *, linked: bool | None = None, hashed: bool | None =
         columns["priority"] = ints(-3, 3)
     if draw(st.booleans()):
         columns["tenant"] = ints(0, 3)
+    if draw(st.booleans()):
+        columns["program"] = ints(-1, 3)
+        columns |= {"tool": ints(-1, 2), "tools": ("a", "b c", "7")}
     if draw(st.booleans()) if linked is None else linked:
         columns["after"] = np.array([draw(st.integers(-1, i - 1)) if i else -1 for i in range(n)])
         columns["delay"] = floats(100.0)
@@ -36,7 +39,7 @@ def traces(draw: st.DrawFn, *, linked: bool | None = None, hashed: bool | None =
     return Trace(**columns)
 
 
-COLUMNS = ("arrival", "prompt", "output", "max_new", "priority", "tenant", "after", "delay", "hash_ids", "hash_start")
+COLUMNS = ("arrival", "prompt", "output", "max_new", "priority", "tenant", "program", "after", "delay", "hash_ids", "hash_start")
 
 
 def assert_same(a: Trace, b: Trace) -> None:
@@ -48,3 +51,9 @@ def assert_same(a: Trace, b: Trace) -> None:
             np.testing.assert_array_equal(x, y, err_msg=column)
             assert x.dtype == y.dtype, column
     assert a.hash_block == b.hash_block
+    assert tool_names(a) == tool_names(b)
+
+
+def tool_names(trace: Trace) -> list[str | None] | None:
+    """What each answer calls, by name."""
+    return None if trace.tool is None else [trace.tools[i] if i >= 0 else None for i in trace.tool]

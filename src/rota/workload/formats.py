@@ -10,6 +10,9 @@ The plain format, for traces of your own, has one row per request, in CSV, JSON 
     Tokens, at least 1.
 ``max_new``, ``priority``, ``tenant``
     Optional: the declared limit on output tokens; smaller runs first; index of the tenant.
+``program``, ``tool``
+    Optional: number or name of the program (agent session) that the request is a turn of, turns in order; and what its answer
+    calls, a name or a number. Both empty or -1 for none.
 ``after``, ``delay``
     Optional: number of the row (from 0, earlier than this one) whose completion this request waits for, or -1 or nothing; and
     the seconds from then on. The arrival of such a request may be left empty.
@@ -26,6 +29,7 @@ from dataclasses import dataclass, field
 from rota.errors import InputError
 
 SECONDS, MILLISECONDS = 1.0, 1e-3
+PLAIN_OPTIONAL = ("max_new", "priority", "tenant", "program", "tool", "after", "delay", "hash_ids", "hash_block")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ PLAIN = Format(
     prompt=("prompt", "prompt_tokens"),
     output=("output", "output_tokens"),
     arrival=("arrival", "arrival_s"),
-    optional={name: name for name in ("max_new", "priority", "tenant", "after", "delay", "hash_ids", "hash_block")},
+    optional={name: name for name in PLAIN_OPTIONAL},
     arrivals_required=False,
 )
 

@@ -30,6 +30,8 @@ EPOCH = 1e8
 MAX_TOKENS = 10**9
 #: What some programs put before UTF-8 text.
 BOM = b"\xef\xbb\xbf"
+#: Columns of names.
+_NAMED = ("program", "tool")
 _INTEGERS = {"prompt": 1, "output": 1, "max_new": 1, "priority": -MAX_TOKENS, "tenant": 0, "after": -1, "hash_block": 1}
 
 
@@ -102,10 +104,11 @@ class _Table:
             )
         bad = np.zeros(self.frame.height, bool)
         columns: dict[str, Any] = {}
+        named: dict[str, tuple[str, ...]] = {}
         after = self._numbers("after", names.get("after"), bad, drop_invalid) if "after" in names else None
         dependent = after >= 0 if after is not None else None
         for target, column in names.items():
-            if target in ("hash_ids", "after") or column is None:
+            if target in ("hash_ids", "after", *_NAMED) or column is None:
                 continue
             columns[target] = self._numbers(target, column, bad, drop_invalid, dependent)
         if "max_new" in columns:
@@ -122,11 +125,16 @@ class _Table:
             if not 0 < rate < np.inf:
                 raise InputError(f"rate must be a positive number of requests per second, not {rate:g}")
             columns["arrival"] = np.cumsum(np.random.default_rng(seed).exponential(1.0 / rate, self.frame.height))
+        for target in _NAMED:
+            if target in names:
+                columns[target], named[target] = _indices(self.frame[names[target]], numbers=target == "program")
         ids = names.get("hash_ids")
         hashes = self._hashes(ids, columns, bad, drop_invalid) if ids else None
-        return self._build(columns, hashes, bad, sort)
+        return self._build(columns, hashes, bad, sort, named.get("tool", ()))
 
-    def _build(self, columns: dict[str, Any], hashes: tuple[Ints, Ints] | None, bad: NDArray[np.bool_], sort: bool) -> Trace:
+    def _build(
+        self, columns: dict[str, Any], hashes: tuple[Ints, Ints] | None, bad: NDArray[np.bool_], sort: bool, tools: tuple[str, ...]
+    ) -> Trace:
         keep = np.flatnonzero(~bad)
         if not len(keep):
             raise InputError(f"{self.where}: every row is invalid; nothing is left of the trace")
@@ -157,7 +165,7 @@ class _Table:
             notes["dropped"] = f"{int(bad.sum())} of {len(bad)} rows with invalid values"
         if len(falls):
             notes["sorted"] = "by arrival"
-        return Trace(**given, name=self.name, source=f"{self.format.name} trace {self.where}", notes=notes)
+        return Trace(**given, tools=tools, name=self.name, source=f"{self.format.name} trace {self.where}", notes=notes)
 
     def _column(self, accepted: tuple[str, ...]) -> str | None:
         return next((name for name in accepted if name in self.frame.columns), None)
@@ -337,6 +345,21 @@ def _floats(series: pl.Series) -> Floats:
     if series.dtype.is_nested() or series.dtype == pl.Boolean or series.dtype.is_temporal():
         return np.full(len(series), np.nan)
     return series.cast(pl.Float64, strict=False).fill_null(float("nan")).to_numpy().copy()
+
+
+def _indices(series: pl.Series, numbers: bool) -> tuple[Ints, tuple[str, ...]]:
+    """Names as indices into a list of them, -1 where there is none; with `numbers`, names that are all whole numbers stay those."""
+    import polars as pl
+
+    texts = series.cast(pl.String, strict=False) if not series.dtype.is_nested() else pl.Series([str(v) for v in series])
+    texts = texts.str.strip_chars().fill_null("")
+    none = texts.is_in(["", "-1"]).to_numpy()
+    if numbers and all(name.isdecimal() and len(name) < 18 for name in texts.unique() if name not in ("", "-1")):
+        return texts.set(texts == "", "-1").cast(pl.Int64).to_numpy().copy(), ()
+    names, index = np.unique(texts.to_numpy()[~none].astype(str), return_inverse=True)
+    found = np.full(len(texts), -1, np.int64)
+    found[~none] = index
+    return found, tuple(names.tolist())
 
 
 def _has_dates(series: pl.Series) -> bool:

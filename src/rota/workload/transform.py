@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rota.errors import InputError
-from rota.workload.trace import REQUEST_COLUMNS, Floats, Trace
+from rota.workload.trace import REQUEST_COLUMNS, Floats, Ints, Trace
 
 
 def independent(trace: Trace) -> Floats:
@@ -25,7 +26,7 @@ def mean_rate(trace: Trace) -> float:
 
 
 def head(trace: Trace, n: int) -> Trace:
-    """The first `n` requests, or all if there are fewer.
+    """The first `n` requests, or all if there are fewer. Programs that this cuts off end with their last turn that is left.
 
     Raises
     ------
@@ -43,7 +44,17 @@ def head(trace: Trace, n: int) -> Trace:
     if trace.hash_ids is not None and trace.hash_start is not None:
         columns["hash_start"] = trace.hash_start[: n + 1]
         columns["hash_ids"] = trace.hash_ids[: trace.hash_start[n]]
+    if trace.tool is not None and trace.program is not None:
+        columns["tool"] = np.where(last_turns(trace.program[:n]), -1, trace.tool[:n])
     return replace(trace, **columns)
+
+
+def last_turns(program: Ints) -> NDArray[np.bool_]:
+    """Which rows are the last of their program; False for rows of none."""
+    last = np.zeros(len(program), np.bool_)
+    _, from_end = np.unique(program[::-1], return_index=True)
+    last[len(program) - 1 - from_end] = True
+    return last & (program >= 0)
 
 
 def within(trace: Trace, longest: int) -> Trace:

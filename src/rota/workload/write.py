@@ -23,6 +23,8 @@ def trace_frame(trace: Trace) -> pl.DataFrame:
     import polars as pl
 
     columns: dict[str, object] = {name: getattr(trace, name) for name in REQUEST_COLUMNS if getattr(trace, name) is not None}
+    if trace.tool is not None:
+        columns["tool"] = [trace.tools[i] if i >= 0 else None for i in trace.tool]
     if trace.hash_ids is not None and trace.hash_start is not None:
         runs = np.split(trace.hash_ids, trace.hash_start[1:-1])
         columns["hash_ids"] = pl.Series(values=[row.tolist() for row in runs], dtype=pl.List(pl.Int64))
