@@ -138,7 +138,7 @@ def agents(programs: int = 250, rate: float = 0.1, agent: Agent | None = None, s
     rows = np.arange(len(program))
     # a row's tool and time are drawn with it, but it is the turn before that calls the tool
     tool = np.where(np.append(turn[1:], 0) > 0, np.roll(which, -1), -1)
-    ids, start = streams(program, prompt + output, np.full(len(program), agent.system // HASH_BLOCK))
+    ids, start = _streams(program, prompt + output, agent.system // HASH_BLOCK)
     return Trace(
         arrival=begin[program], prompt=prompt, output=output, program=program, tool=tool,
         after=np.where(turn == 0, -1, rows - 1), delay=np.where(turn == 0, 0.0, times), hash_ids=ids, hash_start=start,
@@ -147,19 +147,11 @@ def agents(programs: int = 250, rate: float = 0.1, agent: Agent | None = None, s
     )  # fmt: skip
 
 
-def streams(stream: Ints, tokens: Ints, system: Ints) -> tuple[Ints, Ints]:
-    """Hash ids of rows that each cover the leading part of a stream of tokens, and where each row's begin.
-
-    Parameters
-    ----------
-    stream, tokens : int64 (n,)
-        Index of the stream of each row, and how many of its tokens the row covers.
-    system : int64 (n,)
-        Leading runs, of `HASH_BLOCK` tokens, that all streams have in common; the same in all rows of a stream.
-    """
+def _streams(program: Ints, tokens: Ints, system: int) -> tuple[Ints, Ints]:
+    """Hash ids where every program is one stream of tokens, of which each turn covers a longer part; `system` runs are common."""
     runs = -(-tokens // HASH_BLOCK)
     row, at = ragged(runs)
-    longest = np.zeros(int(stream.max()) + 1, np.int64)
-    np.maximum.at(longest, stream, runs)
-    base = int(system.max()) + np.cumsum(longest) - longest
-    return np.where(at < system[row], at, base[stream[row]] + at), np.concatenate([[0], np.cumsum(runs)])
+    longest = np.zeros(int(program.max()) + 1, np.int64)
+    np.maximum.at(longest, program, runs)
+    base = system + np.cumsum(longest) - longest
+    return np.where(at < system, at, base[program[row]] + at), np.concatenate([[0], np.cumsum(runs)])

@@ -19,11 +19,34 @@ The plain format, for traces of your own, has one row per request, in CSV, JSON 
 ``hash_ids``, ``hash_block``
     Optional: identities of consecutive runs of `hash_block` tokens, covering the prompt at least (in CSV: separated by spaces).
     Requests with equal leading ids have equal leading tokens.
+
+An agent trace, of programs that call tools between their turns, is JSON lines, with one line per program::
+
+    {"arrival": 0.5, "turns": [{"new": 2700, "output": 150, "tool": "shell", "gap": 2.1}, {"new": 600, "output": 90}]}
+
+or one line per turn, the turns of a program in order (those of different programs may alternate)::
+
+    {"program": "a", "arrival": 0.5, "new": 2700, "output": 150, "tool": "shell", "gap": 2.1}
+    {"program": "a", "new": 600, "output": 90, "gap": null}
+
+``new`` (or ``new_tokens``)
+    Tokens that the turn adds to all that was said before, the result of the tool for example; the first turn's whole prompt. Or:
+``prompt`` (or ``prompt_tokens``)
+    The whole prompt. Where it is shorter than what was said before, only the prompt of the turn before is taken to be shared; where
+    it is shorter than even that, the history was rewritten, and only the system tokens are.
+``output`` (or ``output_tokens``)
+    Tokens of the answer.
+``tool``, ``gap`` (or ``gap_s``)
+    What the answer calls (default: "tool"), and seconds from its end to the arrival of the next turn. Of no account in a last turn.
+``arrival`` (or ``arrival_s``)
+    Seconds at which the program begins; on the line of its first turn. Without any, a rate must be given.
+``system`` (or ``system_tokens``)
+    Optional, beside it: leading tokens that all programs have in common.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rota.errors import InputError
@@ -92,6 +115,22 @@ FORMATS = (
     Format("Vidur", ("num_prefill_tokens",), ("num_decode_tokens",), ("arrived_at",), arrivals_required=False),
     PLAIN,
 )  # fmt: skip
+
+
+#: What agent traces call things.
+AGENT_NAMES = {
+    name: (name, *others)
+    for name, *others in (
+        ("new", "new_tokens"), ("prompt", "prompt_tokens"), ("output", "output_tokens"), ("tool",), ("gap", "gap_s"),
+        ("arrival", "arrival_s"), ("system", "system_tokens"), ("program",), ("turns",),
+    )
+}  # fmt: skip
+
+
+def is_agent_trace(columns: Iterable[str]) -> bool:
+    """Whether the first line of a file with these (normalised) names is one of an agent trace."""
+    known = set(columns)
+    return "turns" in known or ("program" in known and not known.isdisjoint(AGENT_NAMES["gap"]))
 
 
 def normalised(column: str) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rota.errors import InputError
-from rota.workload.formats import Format, detect, normalised
+from rota.workload.formats import Format, detect, is_agent_trace, normalised
 from rota.workload.trace import Floats, Ints, Trace
 
 if TYPE_CHECKING:
@@ -57,8 +57,18 @@ def read_trace(
     ------
     InputError
         If the file cannot be read or holds values that make no sense.
+
+    Notes
+    -----
+    Agent traces, which have an own layout, are read by `rota.workload.agent_traces`.
     """
-    return _Table.open(Path(path)).trace(rate, seed, sort, drop_invalid)
+    path = Path(path)
+    data = _bytes(path)
+    if _tells_of_agents(data):
+        from rota.workload.agent_traces import read_agents
+
+        return read_agents(path, _checked(path, data), rate=rate, seed=seed, sort=sort, drop_invalid=drop_invalid)
+    return _Table.open(path, data).trace(rate, seed, sort, drop_invalid)
 
 
 @dataclass(slots=True)
@@ -72,11 +82,10 @@ class _Table:
     format: Format
 
     @classmethod
-    def open(cls, path: Path) -> _Table:
+    def open(cls, path: Path, data: bytes) -> _Table:
         kinds = [suffix.lower() for suffix in path.suffixes]
         kind = next((s for s in reversed(kinds) if s != ".gz"), "")
         name = path.name.removesuffix(".gz").removesuffix(kind)
-        data = _bytes(path)
         lines: Ints | None = None
         if kind == ".parquet" or data[:4] == b"PAR1":
             frame = _parquet(path, data)
@@ -261,6 +270,18 @@ def _bytes(path: Path) -> bytes:
     if not data.removeprefix(BOM).strip():
         raise InputError(f"{path}: the file is empty; give a header line and at least one request")
     return data
+
+
+def _tells_of_agents(data: bytes) -> bool:
+    """Whether the first line is one of an agent trace."""
+    text = data.removeprefix(BOM).lstrip()
+    if text[:1] != b"{":
+        return False
+    try:
+        first = json.loads(text.split(b"\n", 1)[0])
+    except ValueError:
+        return False
+    return isinstance(first, dict) and is_agent_trace(map(normalised, first))
 
 
 def _checked(path: Path, data: bytes) -> bytes:
