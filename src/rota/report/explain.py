@@ -8,13 +8,13 @@ from typing import NamedTuple
 import numpy as np
 
 from rota.results.bands import Band, Verdict
-from rota.results.comparison import CRITERIA, Comparison
+from rota.results.comparison import HEADLINES, Comparison
 from rota.results.latency import gap_time_beyond
 from rota.results.metrics import HIGHER, describe, number, shown
 from rota.results.slo import SLO
 
 #: Metrics on which the winner may have to pay for its win.
-_PRICES = ("ttft_p50", "ttft_p99", "tbt_p99", "e2e_p50", "output_throughput", "joule_per_token")
+_PRICES = ("jct_p95", "ttft_p50", "ttft_p99", "tbt_p99", "e2e_p50", "output_throughput", "joule_per_token")
 
 
 class Reason(NamedTuple):
@@ -46,7 +46,8 @@ def verdict(comparison: Comparison) -> str:
     text = f"{lead}: {phrase(against)} than {runner}, the next best"
     text += f" ({shown(metric, comparison.mid(best, metric))} against {shown(metric, comparison.mid(runner, metric))}"
     text += f"; 5-95% band {_range(against.ratio)})" if against.ratio.n > 1 else ")"
-    same = [m for m in _decisive(comparison) if CRITERIA.index(m) < CRITERIA.index(metric)]
+    decisive = _decisive(comparison)
+    same = decisive[: decisive.index(metric)]
     if same:
         text += f", at equal {_list([describe(m).label for m in same])}"
     return text + "."
@@ -147,6 +148,9 @@ def _reasons(comparison: Comparison, best: str, rival: str) -> Iterator[Reason]:
     missed, hit = mid(rival, "prefix_hit_rate"), mid(best, "prefix_hit_rate")
     if hit > missed + 0.02:
         yield Reason(hit - missed, f"{best} reused {hit:.0%} of the prompt tokens from its prefix cache, {rival} {missed:.0%}")
+    lost, held = mid(rival, "missed_turns"), mid(best, "missed_turns")
+    if lost > held + 0.02:
+        yield Reason(lost - held, f"{lost:.0%} of its later turns found KV of the turn before gone ({best} {held:.0%})")
     small, large = mid(rival, "decode_batch_mean"), mid(best, "decode_batch_mean")
     if large > 1.2 * small and mid(rival, "waiting_mean") > mid(best, "waiting_mean") + 1:
         text = f"with {number(mid(rival, 'waiting_mean'))} requests waiting it decoded {number(small)} sequences per step"
@@ -179,12 +183,11 @@ def _runner_up(comparison: Comparison, rivals: list[str], metric: str) -> str:
 
 
 def _decisive(comparison: Comparison) -> list[str]:
-    known = [m for m in CRITERIA if m != "slo_met" or comparison.slo.targets]
-    return [m for m in known if any(comparison.mid(label, m) == comparison.mid(label, m) for label in comparison.labels)]
+    return [m for m in comparison.criteria if any(comparison.mid(label, m) == comparison.mid(label, m) for label in comparison.labels)]
 
 
 def _figures(comparison: Comparison, label: str) -> str:
-    metrics = ("goodput", "ttft_p50", "ttft_p99", "tbt_p99", "e2e_p50", "output_throughput")
+    metrics = [m for m in HEADLINES if comparison.mid(label, m) == comparison.mid(label, m) or not m.startswith("jct")]
     return ", ".join(f"{describe(m).label} {shown(m, comparison.mid(label, m))}" for m in metrics)
 
 

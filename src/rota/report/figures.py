@@ -14,6 +14,7 @@ import numpy as np
 from rota.results.comparison import Comparison
 from rota.results.latency import e2e, gap_bins, ttft
 from rota.results.metrics import describe
+from rota.results.programs import completion
 from rota.results.run import Floats, Ints, Run
 
 QUANTILES, BINS, DOTS = 400, 200, 1500
@@ -89,7 +90,10 @@ def _latency_charts(comparison: Comparison) -> list[Figure]:
         ("ttft", ttft, "Time to first token (TTFT)", 1e3),
         ("tbt", None, "Time between tokens (TBT)", 1e3),
         ("e2e", e2e, "End to end", 1.0),
+        ("jct", completion, "Job completion time (JCT) of programs", 1.0),
     ):
+        if metric == "jct" and not any(run.program is not None for runs in comparison.runs.values() for run in runs):
+            continue
         series: list[Series] = []
         for label, runs in comparison.runs.items():
             if column is None:
@@ -101,7 +105,7 @@ def _latency_charts(comparison: Comparison) -> list[Figure]:
             series.append(_points(label, np.maximum(x, 1e-6) * unit, y * 100))
         lines = [(limits[metric] * unit, "SLO")] if metric in limits else []
         x_title = f"{'milliseconds' if unit > 1 else 'seconds'} (log)"
-        what = "token gaps" if metric == "tbt" else "requests"
+        what = {"tbt": "token gaps", "jct": "programs"}.get(metric, "requests")
         charts.append(_chart(f"cdf-{metric}", "Latency", title, x_title, f"% of {what}", series, log="x", lines=lines))
     return charts
 

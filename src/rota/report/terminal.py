@@ -14,6 +14,9 @@ from rota.results.metrics import describe, shown
 
 #: Columns in order of importance; those that do not fit the terminal are left out, as are those that say nothing.
 COLUMNS = (
+    "jct_mean",
+    "jct_p95",
+    "missed_turns",
     "goodput",
     "ttft_p50",
     "ttft_p99",

@@ -15,8 +15,10 @@ from rota.results.summary import Summary, summarise
 
 #: What decides which policy is best: the first metric on which policies differ by more than their band.
 CRITERIA = ("slo_met", "goodput", "tbt_p99", "ttft_p99", "e2e_mean")
+#: Where the trace has programs: with an objective their completion time comes before latencies of turns, and without one before all else.
+PROGRAM_CRITERION = "jct_mean"
 #: Metrics whose bands every report shows.
-HEADLINES = ("goodput", "ttft_p50", "ttft_p99", "tbt_p99", "e2e_p50", "output_throughput")
+HEADLINES = ("jct_mean", "jct_p95", "goodput", "ttft_p50", "ttft_p99", "tbt_p99", "e2e_p50", "output_throughput")
 
 
 @dataclass(slots=True)
@@ -102,6 +104,17 @@ class Comparison:
         known = self.bands[label].get(metric)
         return known.mid if known else float("nan")
 
+    @property
+    def criteria(self) -> tuple[str, ...]:
+        """Metrics that decide which policy is best, in turn: `CRITERIA`, ``slo_met`` only under an objective on percentiles.
+
+        Where the trace has programs, `PROGRAM_CRITERION` comes first if no objective was given, and after goodput otherwise.
+        """
+        metrics = [metric for metric in CRITERIA if metric != "slo_met" or self.slo.targets]
+        if any(PROGRAM_CRITERION in known for known in self.bands.values()):
+            metrics.insert(metrics.index("goodput") + 1 if self.slo_given else 0, PROGRAM_CRITERION)
+        return tuple(metrics)
+
     def best(self, metric: str, among: Sequence[str] | None = None) -> list[str]:
         """The best policy on `metric` (of all, or of `among`), then those that tie with it."""
         return best(self.summaries, metric, among)
@@ -113,14 +126,11 @@ class Comparison:
     def winners(self) -> tuple[list[str], str]:
         """The best policies and the metric that decided.
 
-        `CRITERIA` are taken in turn; each keeps the best of those still in the race and what ties with it. ``slo_met`` counts
-        only under an objective on percentiles. More than one name left means a tie on everything, the first named being ahead by
-        a hair.
+        `criteria` are taken in turn; each keeps the best of those still in the race and what ties with it. More than one name left
+        means a tie on everything, the first named being ahead by a hair.
         """
         left, decided = self.labels, ""
-        for metric in CRITERIA:
-            if metric == "slo_met" and not self.slo.targets:
-                continue
+        for metric in self.criteria:
             ahead = best(self.summaries, metric, left)
             if ahead and len(ahead) < len(left):
                 left, decided = ahead, metric

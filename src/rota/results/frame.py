@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rota.errors import InputError
 from rota.files import atomic
 from rota.results.latency import e2e, max_tbt, queueing, tpot, ttft
+from rota.results.programs import missed
 from rota.results.run import Run
 from rota.results.slo import SLO
 from rota.results.summary import Summary, summarise
@@ -45,6 +46,8 @@ def requests_frame(run: Run) -> polars.DataFrame:
     }
     if run.tenant is not None:
         columns["tenant"] = run.tenant
+    if run.program is not None:
+        columns |= {"program": run.program, "missed": missed(run)}
     return pl.DataFrame(columns).fill_nan(None)
 
 

@@ -29,7 +29,9 @@ class Metric(NamedTuple):
 
 
 PERCENTILES = (50, 90, 95, 99)
-_LATENCIES = {"queueing": "queueing", "ttft": "TTFT", "tbt": "TBT", "tpot": "TPOT", "max_tbt": "max TBT", "e2e": "E2E"}
+_LATENCIES = {"queueing": "queueing", "ttft": "TTFT", "tbt": "TBT", "tpot": "TPOT", "max_tbt": "max TBT", "e2e": "E2E", "jct": "JCT"}
+#: Those that people read in seconds.
+_LONG = ("e2e", "jct")
 
 METRICS: dict[str, Metric] = {
     "requests": Metric("requests", "", NEITHER, whole=True),
@@ -60,12 +62,15 @@ METRICS: dict[str, Metric] = {
     "usd_per_million_output_tokens": Metric("cost / million output tokens", "USD", LOWER),
     "jain": Metric("Jain index", "", HIGHER, 1.0, True),
     "service_gap": Metric("service gap of tenants", "priced tok", LOWER, whole=True),
+    "programs": Metric("programs", "", NEITHER, whole=True),
+    "programs_finished": Metric("programs finished", "", HIGHER, whole=True),
+    "missed_turns": Metric("turns that missed", "%", LOWER, 100.0, True),
     "simulation_seconds": Metric("simulated in", "s", NEITHER),
 }
 for _key, _label in _LATENCIES.items():
     for _stat in ("mean", *(f"p{q}" for q in PERCENTILES), "max"):
         _name = f"{_stat.upper() if _stat[0] == 'p' else _stat} {_label}"
-        METRICS[f"{_key}_{_stat}"] = Metric(_name, "s" if _key == "e2e" else "ms", LOWER, 1.0 if _key == "e2e" else 1e3)
+        METRICS[f"{_key}_{_stat}"] = Metric(_name, "s" if _key in _LONG else "ms", LOWER, 1.0 if _key in _LONG else 1e3)
 
 
 def describe(key: str) -> Metric:

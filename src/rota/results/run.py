@@ -31,6 +31,8 @@ class Run:
     preemptions, recomputed, cached : int64 (n,)
         Times evicted; tokens whose KV was computed again because of it; prompt tokens reused from the prefix cache at (last) admission.
     replica : int64 (n,)
+    program : int64 (n,) or None
+        Program (agent session) that the request is a turn of, or -1; None where the trace has none.
     rejected : bool (n,)
     tbt_histogram : int64 (TBT_BINS,)
         Token gaps of the whole run.
@@ -70,3 +72,4 @@ class Run:
     log: dict[str, NDArray[np.generic]] | None = None
     tenant: Ints | None = None
     meta: dict[str, object] = field(default_factory=dict)
+    program: Ints | None = None

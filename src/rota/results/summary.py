@@ -13,6 +13,7 @@ from rota.results.energy import energy, replicas
 from rota.results.fairness import jain, service_gap
 from rota.results.latency import e2e, gap_percentile, max_tbt, queueing, tpot, ttft
 from rota.results.metrics import PERCENTILES
+from rota.results.programs import later_turns, missed, programs
 from rota.results.run import Floats, Run
 from rota.results.slo import SLO
 
@@ -35,7 +36,7 @@ def summarise(run: Run, slo: SLO | None = None, *, warmup: float = 0.0) -> Summa
     -------
     dict of str to float
         ``{ttft,e2e,queueing,tpot,max_tbt,tbt}_{mean,p50,p90,p95,p99,max}``; throughputs over the makespan, which is first arrival
-        to last finish; and the rest of `rota.results.metrics.METRICS`.
+        to last finish; and the rest of `rota.results.metrics.METRICS`. ``jct_*`` are of programs.
 
     Raises
     ------
@@ -62,6 +63,7 @@ def summarise(run: Run, slo: SLO | None = None, *, warmup: float = 0.0) -> Summa
     out["output_throughput"] = produced / span
     out["total_throughput"] = handled / span
     out |= _objective(run, slo, keep, span)
+    out |= _programs(run, warmup)
     out |= _memory(run)
     out |= _steps(run)
     out |= _price(run)
@@ -110,6 +112,22 @@ def _objective(run: Run, slo: SLO | None, keep: np.ndarray[tuple[int], np.dtype[
         good[:] = False
     count = float(good.sum())
     return {"goodput": count / span if count else 0.0, "slo_attainment": count / keep.sum(), "slo_met": float(holds)}
+
+
+def _programs(run: Run, warmup: float) -> Summary:
+    """Completion times of programs, less the first to begin; nothing where the trace has none."""
+    found = programs(run)
+    if found is None:
+        return {}
+    late = np.argsort(found.arrival, kind="stable")[int(warmup * len(found.number)) :]
+    completion = found.completion[late]
+    later = later_turns(run)
+    return {
+        "programs": float(len(late)),
+        "programs_finished": float(np.isfinite(completion).sum()),
+        **_spread("jct", completion),
+        "missed_turns": float(missed(run).sum()) / later if later else float("nan"),
+    }
 
 
 def _memory(run: Run) -> Summary:

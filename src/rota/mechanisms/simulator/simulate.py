@@ -254,7 +254,7 @@ def _collect(
         preemptions=seq[:, col.PREEMPTIONS].copy(), recomputed=own[:, st.RECOMPUTED].copy(), cached=own[:, st.CACHED].copy(),
         replica=own[:, st.REPLICA].copy(), rejected=seq[:, col.PHASE] == REJECTED,
         tbt_histogram=np.sum([e.state.hist for e in engines], axis=0), totals=totals, timeline=timeline, log=log, tenant=trace.tenant,
-        meta=meta,
+        program=trace.program, meta=meta,
     )  # fmt: skip
 
 
