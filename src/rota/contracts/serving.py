@@ -104,7 +104,8 @@ class StepPlan(NamedTuple):
     pin : tuple of Pin
         Applied before anything else in the plan.
     unpin : tuple of int
-        Keys to let go of, next; their blocks may be used by the same plan.
+        Keys to let go of, next; their blocks may be used by the same plan. After an empty plan with pins the policy is asked again
+        at once.
     """
 
     work: tuple[Work, ...] = ()
@@ -123,7 +124,12 @@ class StepPlan(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the engine is, as far as a policy may know. Tokens and blocks; `blocks` is the KV capacity of the deployment."""
+    """What the engine is, as far as a policy may know. Tokens and blocks; `blocks` is the KV capacity of the deployment.
+
+    `prefill` are (a, b, c): measured beforehand, a + b n + c n^2 seconds are what a prompt of n tokens takes alone (given to
+    policies that pin). `reload` is the
+    seconds per token of bringing KV back from host memory; infinity without a cache there.
+    """
 
     n_layers: int
     block_size: int
@@ -134,6 +140,8 @@ class Limits:
     tp: int = 1
     pp: int = 1
     capabilities: frozenset[str] = CAPABILITIES
+    prefill: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    reload: float = float("inf")
 
 
 class SeqView(Protocol):

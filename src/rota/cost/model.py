@@ -60,6 +60,25 @@ class CostModel:
         seconds = [self.step_seconds(prefill=((int(p), int(m)),), emitted=1) for p, m in zip(pasts.flat, news.flat, strict=True)]
         return np.array(seconds).reshape(news.shape)
 
+    def prefill_fit(self, longest: int, chunk: int) -> tuple[float, float, float]:
+        """(a, b, c) such that a prompt of n tokens, alone and in chunks, takes about a + b n + c n^2 seconds.
+
+        Least squares of the relative error at 1k, 2k, 4k, ... tokens up to `longest`, as an engine would measure them at its start.
+        """
+        lengths = [1024 << i for i in range(32) if 1024 << i <= longest]
+        if len(lengths) < 3:
+            lengths = sorted({max(1, longest // 4), max(1, longest // 2), longest})
+        seconds = np.array([self._chunked(n, chunk) for n in lengths])
+        n = np.array(lengths, np.float64)
+        terms = np.stack([np.ones_like(n), n, n * n], axis=1) / seconds[:, None]
+        a, b, c = np.linalg.lstsq(terms, np.ones_like(n))[0]
+        return float(a), float(b), float(c)
+
+    def _chunked(self, n: int, chunk: int) -> float:
+        """Seconds of a prompt in chunks."""
+        starts = range(0, n, chunk)
+        return sum(self.step_seconds(prefill=((past, min(chunk, n - past)),), emitted=past + chunk >= n) for past in starts)
+
     def chunk_for_tbt(self, target: float, decodes: int = 32, context: int = 0, past: int = 0, limit: int = 16384) -> int:
         """The largest token budget whose hybrid step stays within a TBT target, in tokens: a multiple of 128.
 

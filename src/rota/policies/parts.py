@@ -78,6 +78,31 @@ class Admission(Protocol):
         """A request has finished."""
 
 
+class Retention(Protocol):
+    """How long the KV of a program's turn is held for the next one. `rota.policies.retention.pins.Pins` keeps the pins themselves.
+
+    Attributes
+    ----------
+    yields : bool
+        Whether KV that is held makes way for the first in the queue when it does not fit; otherwise only when nothing runs. For
+        running requests it always does.
+    """
+
+    yields: bool
+
+    def start(self, limits: Limits) -> None:
+        """A new engine: forget everything."""
+    def arrived(self, seq: SeqView) -> None:
+        """A turn of a program has arrived."""
+    def admitted(self, seq: SeqView, reused: int, now: float) -> None:
+        """A turn is admitted for the first time, with so many tokens of cached KV."""
+    def finished(self, seq: SeqView) -> float:
+        """A turn has finished: seconds from then on to hold its KV, if another turn follows (`seq.tool`); 0 for none, inf for no end.
+
+        Arrivals and finishes come in order of time.
+        """
+
+
 class Victim(Protocol):
     """Who is evicted when memory is short."""
 

@@ -33,6 +33,11 @@ BUILT_IN = {
     "oracle-lengths": "rota.policies.batching.admitting:OracleAdmission",
     "vtc": "rota.policies.batching.fair:VirtualTokenCounter",
     "rate-limit": "rota.policies.batching.fair:RequestsPerMinute",
+    "program-fcfs": "rota.policies.batching.programs:ProgramFcfs",
+    "continuum": "rota.policies.batching.programs:Continuum",
+    "fixed-ttl": "rota.policies.batching.programs:FixedTime",
+    "pin-until-pressure": "rota.policies.batching.programs:PinUntilPressure",
+    "pin-forever": "rota.policies.batching.programs:PinForever",
     "composed": "rota.policies.batching.custom:Custom",
 }
 #: What is compared when nobody says what: one of each way to batch.

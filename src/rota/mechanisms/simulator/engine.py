@@ -10,6 +10,7 @@ import numpy as np
 from rota.contracts import columns as col
 from rota.contracts.serving import CAPABILITIES, BatchPolicy, Limits, OraclePolicy, StepPlan
 from rota.cost.engine import EngineSpec
+from rota.cost.model import CostModel
 from rota.errors import PlanRejected, UnsupportedPolicy
 from rota.mechanisms.simulator import kernel
 from rota.mechanisms.simulator.blocks import pin, unpin
@@ -86,6 +87,7 @@ class Engine:
         self.limits = Limits(
             n_layers=spec.tables.n_layers, block_size=spec.block_size, blocks=spec.blocks, max_seqs=policy.max_seqs,
             max_step_tokens=most_tokens, max_len=spec.max_len, tp=spec.tp, pp=spec.pp, capabilities=capabilities,
+            prefill=CostModel(spec.tables).prefill_fit(spec.max_len, most_tokens) if "pin" in policy.requires else (0.0, 0.0, 0.0),
         )  # fmt: skip
         self.policy.start(self.limits)
         self.set_state(new_state(
@@ -170,7 +172,7 @@ class Engine:
 
 def _write(plan: StepPlan, out: memoryview, flt: np.ndarray, capacity: int) -> None:
     """Lay a plan out as `rota.contracts.columns` says."""
-    work, decode, evict, reject, pause, padded, repeat, wake, headroom, wake_at, _, released = plan
+    work, decode, evict, reject, pause, padded, repeat, wake, headroom, wake_at, held, released = plan
     out[0] = 1 if decode else 0
     out[1] = repeat
     out[2] = wake
@@ -180,7 +182,7 @@ def _write(plan: StepPlan, out: memoryview, flt: np.ndarray, capacity: int) -> N
     out[6] = len(reject)
     out[7] = len(pause)
     out[8] = len(work)
-    out[9] = len(released)
+    out[9] = len(held) + len(released)
     at = col.HEADER
     if evict or reject or pause:
         if at + len(evict) + len(reject) + len(pause) + col.WORK_SIZE * len(work) > capacity:

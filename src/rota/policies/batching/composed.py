@@ -16,6 +16,7 @@ from rota.errors import InputError
 from rota.policies.batching.policy import Batching, step_tokens, whole
 from rota.policies.batching.recompute import by_arrival, make_room
 from rota.policies.parts import Admission, Order, TimedOrder, Victim
+from rota.policies.retention.pins import Pins
 
 
 class Composition(NamedTuple):
@@ -61,6 +62,8 @@ class Composed(Batching):
     max_num_batched_tokens, max_num_seqs : int or None
         None: as the composition has it.
     prefix_caching : bool
+    pins : Pins or None
+        Retention, with its pins; needs a prefix cache.
     """
 
     name = "composed"
@@ -70,12 +73,13 @@ class Composed(Batching):
 
     def __init__(
         self, order: Order, admission: Admission, victim: Victim, *, batching: str, max_num_batched_tokens: int | None,
-        max_num_seqs: int | None, prefix_caching: bool = False,
+        max_num_seqs: int | None, prefix_caching: bool = False, pins: Pins | None = None,
     ) -> None:  # fmt: skip
         if batching not in COMPOSITIONS:
             raise InputError(f"batching must be one of {', '.join(COMPOSITIONS)}, not {batching!r}")
         shape = self.shape = COMPOSITIONS[batching]
         self.parts = order, admission, victim
+        self.pins = pins
         self.order = order.keeps
         self.max_seqs = shape.seqs if max_num_seqs is None else whole("max_num_seqs", max_num_seqs)
         tokens = shape.tokens if max_num_batched_tokens is None else max_num_batched_tokens
@@ -85,6 +89,7 @@ class Composed(Batching):
         wants = {"priority"} if self.order == "priority" else set()
         wants |= {"hybrid"} if shape.hybrid else set()
         wants |= {"chunk"} if shape.chunked else set()
+        wants |= {"pin"} if pins else set()
         self.requires = frozenset(wants | ({"prefix_cache"} if prefix_caching else set()))
         #: Whether a refusal stands until something changes, because asking again at every step could answer otherwise.
         self._sticky = order.dynamic or admission.learns
@@ -98,6 +103,8 @@ class Composed(Batching):
         order, admission, _ = self.parts
         order.start(limits)
         admission.start(limits)
+        if self.pins:
+            self.pins.start(limits)
         self.longest = min(self.longest, (limits.blocks - admission.spare) * limits.block_size)
         self._budget = self.max_step_tokens or (ALWAYS if self.shape.hybrid else max(2048, limits.max_len))
         if not self.shape.chunked:
@@ -106,10 +113,23 @@ class Composed(Batching):
         self._again = math.inf
         #: The plan before only evicted: this one, at the same instant, is its second half and admits nobody.
         self._evicting = False
+        #: A pin was dropped for the first in the queue.
+        self._yielded = False
 
     def plan(self, view: EngineView) -> StepPlan:
         """What the parts decide."""
         self._listen(view)
+        if not self.pins:
+            return self._decide(view)
+        pin, unpin = self.pins.follow(view)
+        if pin or unpin:
+            # what that leaves free the engine says best; it asks again at once
+            self._refused = False
+            return StepPlan(decode=False, pin=pin, unpin=unpin)
+        plan = self._decide(view)
+        return plan._replace(unpin=self.pins.take(), wake=plan.wake | FINISH, wake_at=self.pins.expiry)
+
+    def _decide(self, view: EngineView) -> StepPlan:
         evicting, self._evicting = self._evicting, False
         if not self.shape.hybrid:
             return self._prompts_first(view, evicting)
@@ -118,14 +138,16 @@ class Composed(Batching):
         left = 0
         evicted: tuple[int, ...] = ()
         if not self._by_chunk and free < 1 and tokens:
+            if self._dropped_pin(view, evicting):
+                return StepPlan(decode=False)
             evicted, tokens, free = make_room(view, self.parts[2].rank)
             if evicted and self.prefix_caching:
                 return self._evict_only(view, evicted[0])
         if view.n_prefill and self.shape.chunked:
             left, tokens, free = self._continue(view, work, evicted, tokens, free)
-            if self._by_chunk and free < 0:
-                return self._evict_only(view, self.parts[2].rank(view.running)[-1].sid)
-        elif self._by_chunk and free < 0:
+        if self._by_chunk and free < 0:
+            if self._dropped_pin(view, evicting):
+                return StepPlan(decode=False)
             return self._evict_only(view, self.parts[2].rank(view.running)[-1].sid)
         if evicted:
             return self._evict(view, work, evicted)
@@ -139,6 +161,8 @@ class Composed(Batching):
             refused, rejected, known = self._admit(view, work, self._budget - tokens, free, seats)
             if rejected:
                 return StepPlan(tuple(work), bool(work), reject=rejected)
+            if self._yielded and len(work) == begun:
+                return StepPlan(decode=False)
             left = known or left
             tokens += sum(item.n_tokens for item in work[begun:])
             seats -= len(work) - begun
@@ -147,7 +171,7 @@ class Composed(Batching):
 
     def _hold(self, work: list[Work], left: int, room: bool, waits: int, refused: bool, evicting: bool) -> StepPlan:
         """The plan, for as long as asking again would give the same one."""
-        if len(work) > 1 or evicting or (refused and self.prefix_caching and not self._sticky):
+        if len(work) > 1 or evicting or self._yielded or (refused and self.prefix_caching and not self._sticky):
             return StepPlan(tuple(work), headroom=self._headroom)
         wake = FINISH
         if room and not waits:
@@ -169,13 +193,22 @@ class Composed(Batching):
         if waits and seats > 0 and not evicting and not self._refused:
             work: list[Work] = []
             _, rejected, _ = self._admit(view, work, self._budget, view.free_blocks, seats)
-            if work or rejected:
+            if work or rejected or self._yielded:
                 return StepPlan(tuple(work), False, reject=rejected)
         if view.n_decode and view.free_blocks - view.decode_need < 1:
+            if self._dropped_pin(view, evicting):
+                return StepPlan(decode=False)
             evicted, _, _ = make_room(view, self.parts[2].rank)
             if evicted:
                 return self._evict_only(view, evicted[0]) if self.prefix_caching else self._evict(view, [], evicted)
         return self._hold([], 0, seats > 0, waits, self._refused, evicting)
+
+    def _dropped_pin(self, view: EngineView, evicting: bool) -> bool:
+        """Whether a pin could be dropped before anybody who runs is evicted; then the engine asks again at once."""
+        if self.pins is None or not self.pins.yield_to(None, view.n_running):
+            return False
+        self._evicting = evicting
+        return True
 
     def _listen(self, view: EngineView) -> None:
         """Tell the parts what has arrived and finished."""
@@ -218,12 +251,15 @@ class Composed(Batching):
         order, admission, _ = self.parts
         ledger: Ledger | None = view.ledger() if self.prefix_caching else None
         admission.begin(view)
+        self._yielded = False
         rejected: list[int] = []
         left = 0
         for seq in order.queue(view):
             known = seq.n_known
             if known > self.longest:
                 order.leaves(seq, False)
+                if self.pins:
+                    self.pins.rejected(seq)
                 rejected.append(seq.sid)
                 continue
             hit = seq.n_reusable if ledger else 0
@@ -235,12 +271,17 @@ class Composed(Batching):
             upto = hit + n if self._by_chunk else known
             need = ledger.need(seq.sid, upto) if ledger else -(-upto // self.block_size)
             if need > free or not admission.admits(seq, free - need):
+                if self.pins and self.pins.yield_to(seq, view.n_running + len(work)):
+                    self._yielded = True
+                    return False, tuple(rejected), left
                 self._refused = self._sticky
                 self._again = view.now + admission.again
                 return True, tuple(rejected), left
             order.leaves(seq, True)
             if ledger:
                 ledger.reserve(seq.sid, upto)
+            if self.pins:
+                self.pins.admitted(seq, hit, view.now)
             free -= need
             budget -= n
             seats -= 1
@@ -253,6 +294,8 @@ class Composed(Batching):
     def _evict(self, view: EngineView, work: list[Work], evicted: Sequence[int]) -> StepPlan:
         for sid in evicted:
             self.parts[0].joins(view.seq(sid), True)
+            if self.pins:
+                self.pins.evicted(view.seq(sid))
         self._refused = False
         return StepPlan(tuple(work), evict=tuple(evicted))
 

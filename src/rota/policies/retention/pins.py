@@ -1,0 +1,137 @@
+"""Whose KV is held between turns, until when, and who loses it first. `Composed` asks; a `Retention` says for how long.
+
+A pin outlives its time while a turn of its program waits. It goes when that turn is admitted, for the turn then holds the KV itself.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from typing import NamedTuple
+
+from rota.contracts.serving import EngineView, Limits, Pin, SeqView
+from rota.policies.parts import Retention
+
+
+class Held(NamedTuple):
+    """A pin: when it expires, and when its program began (seconds)."""
+
+    expires: float
+    arrival: float
+
+
+class Pins:
+    """The pins of one engine, by program.
+
+    Parameters
+    ----------
+    retention : Retention
+    """
+
+    def __init__(self, retention: Retention) -> None:
+        self.retention = retention
+
+    def start(self, limits: Limits) -> None:
+        """A new engine: nothing is held."""
+        self.retention.start(limits)
+        self.held: dict[int, Held] = {}
+        self.waiting: dict[int, int] = {}
+        self._expiries: list[tuple[float, int]] = []
+        self._released: list[int] = []
+        self._set: set[int] = set()
+
+    def follow(self, view: EngineView) -> tuple[tuple[Pin, ...], tuple[int, ...]]:
+        """Learn what has happened, in order of time, and expire; pins to set and to release now."""
+        new: dict[int, Pin] = {}
+        events = [(seq.finished_at, 0, seq) for seq in view.finished] + [(seq.arrival, 1, seq) for seq in view.arrived]
+        for _, arrives, seq in sorted(events, key=lambda event: event[:2]):
+            if seq.program < 0:
+                continue
+            if arrives:
+                self.waiting[seq.program] = self.waiting.get(seq.program, 0) + 1
+                self.retention.arrived(seq)
+                continue
+            seconds = self.retention.finished(seq)
+            if seq.tool < 0:
+                self.drop(seq.program)
+            elif seconds > 0:
+                new[seq.program] = Pin(seq.program, seq.sid, seq.n_known)
+                self.held[seq.program] = Held(seq.finished_at + seconds, seq.program_arrival)
+                if seconds < math.inf:
+                    heapq.heappush(self._expiries, (seq.finished_at + seconds, seq.program))
+        self._expire(view.now)
+        if view.n_waiting == 0 and view.n_running == 0:
+            for program in list(self.held):
+                self.drop(program)
+        # what has expired before it could be set is never held
+        unpin, pin = self.take(), tuple(item for key, item in new.items() if key in self.held)
+        self._set.update(item.key for item in pin)
+        return pin, unpin
+
+    def _expire(self, now: float) -> None:
+        while self._expiries and self._expiries[0][0] <= now:
+            expires, program = heapq.heappop(self._expiries)
+            known = self.held.get(program)
+            if known and known.expires == expires and not self.waiting.get(program):
+                self.drop(program)
+
+    def admitted(self, seq: SeqView, reused: int, now: float) -> None:
+        """A request leaves the queue to run, with so many tokens of cached KV."""
+        if seq.program >= 0:
+            if seq.preemptions == 0:
+                self.retention.admitted(seq, reused, now)
+            self._left(seq.program)
+            self.drop(seq.program)
+
+    def rejected(self, seq: SeqView) -> None:
+        """A request leaves the queue for good, and with it its program."""
+        if seq.program >= 0:
+            self._left(seq.program)
+            self.drop(seq.program)
+
+    def evicted(self, seq: SeqView) -> None:
+        """A request is back in the queue."""
+        if seq.program >= 0:
+            self.waiting[seq.program] = self.waiting.get(seq.program, 0) + 1
+
+    def _left(self, program: int) -> None:
+        left = self.waiting.pop(program, 0) - 1
+        if left > 0:
+            self.waiting[program] = left
+
+    def yield_to(self, seq: SeqView | None, n_running: int) -> bool:
+        """Drop the pin of the program that began last, for a request that does not fit, or for running ones (None). Whether there was one.
+
+        The request's own pin is of use to itself, and goes only when nothing else could ever make room.
+        """
+        if seq is not None and not self.retention.yields and n_running:
+            return False
+        own = -1 if seq is None else seq.program
+        others = [program for program in self.held if program != own]
+        if not others and (own not in self.held or n_running):
+            return False
+        self.drop(max(others, key=lambda program: (self.held[program].arrival, program)) if others else own)
+        return True
+
+    def drop(self, program: int) -> None:
+        """Release a pin, if there is one, with the next plan."""
+        if self.held.pop(program, None):
+            self._released.append(program)
+
+    def take(self) -> tuple[int, ...]:
+        """Pins that the engine holds and shall release, since it was last asked."""
+        released = tuple(key for key in dict.fromkeys(self._released) if key in self._set and key not in self.held)
+        self._released = []
+        self._set.difference_update(released)
+        return released
+
+    @property
+    def expiry(self) -> float:
+        """When a pin expires next; pins that have outlived their time do not count."""
+        while self._expiries:
+            expires, program = self._expiries[0]
+            known = self.held.get(program)
+            if known and known.expires == expires:
+                return expires
+            heapq.heappop(self._expiries)
+        return math.inf
