@@ -44,6 +44,10 @@ def policies(**options):
         own = {"continuum": dict(cold_start=3), "fixed-ttl": dict(ttl=0.05)}.get(name, {})
         for batching, limited in BATCHINGS.items():
             yield make_policy(name, batching=batching, **limited, **own, **options)
+    yield make_policy("pin-until-pressure", yields="anyone", **BATCHINGS["vllm-v1"])
+    # held KV with queues that know nothing of programs
+    yield make_policy("composed", batching="vllm-v1", retention="ttl", **BATCHINGS["vllm-v1"])
+    yield make_policy("composed", batching="sarathi", order="shortest-prompt", retention="forever", **BATCHINGS["sarathi"])
 
 
 @st.composite
@@ -196,7 +200,7 @@ def test_program_order_puts_evicted_then_held_then_old_programs_first():
 @PLAIN
 @given(problems())
 def test_modes_agree_and_all_programs_end(problem):
-    """40 problems x 20 policies. `simulate` itself raises if a block or a pin is left over, or if nothing can go on."""
+    """40 problems x 23 policies. `simulate` itself raises if a block or a pin is left over, or if nothing can go on."""
     trace, engine = problem
     for policy in policies():
         reference = simulate(trace, policy, engine, compress=False)
@@ -276,7 +280,13 @@ def test_what_is_held_is_found_again_where_others_would_have_taken_it():
     assert lost["pin-forever"] > lost["program-fcfs"]
 
 
-@pytest.mark.parametrize(("name", "options"), [("fixed-ttl", {"ttl": -1}), ("fixed-ttl", {"ttl": math.nan}), ("continuum", {"cold_start": -1})])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("pin-until-pressure", {"yields": "x"}), ("fixed-ttl", {"ttl": -1}), ("fixed-ttl", {"ttl": math.nan}),
+        ("continuum", {"cold_start": -1}),
+    ],
+)  # fmt: skip
 def test_wrong_options(name, options):
     with pytest.raises(InputError, match=next(iter(options))):
         make_policy(name, **options)

@@ -32,8 +32,8 @@ TIM_COLUMNS = 6
 # in for the rows at the head of the queue that one step of MAX_STEP_TOKENS could admit, each with all its remaining tokens.
 CTL_SIZE = 64
 # layout of out, int64: a header, then the lists one after the other: evict, reject, pause (one entry each), work (WORK_SIZE each)
-DECODE_FLAG, REPEAT, WAKE, HEADROOM, PADDED, N_EVICT, N_REJECT, N_PAUSE, N_WORK, N_UNPIN = range(10)
-HEADER = 10  # (twins do not pin, and leave N_UNPIN alone)
+DECODE_FLAG, REPEAT, WAKE, HEADROOM, PADDED, N_EVICT, N_REJECT, N_PAUSE, N_WORK, N_PIN_CHANGES = range(10)
+HEADER = 10  # (twins do not pin, and leave N_PIN_CHANGES, pins set and released, alone)
 WORK_SIZE = 5  # sid, n_tokens, reserve_to, first layer, end layer (0, 0 for all layers)
 
 INTS = types.Array(types.int64, 1, "C")

@@ -83,12 +83,13 @@ class Retention(Protocol):
 
     Attributes
     ----------
-    yields : bool
-        Whether KV that is held makes way for the first in the queue when it does not fit; otherwise only when nothing runs. For
-        running requests it always does.
+    yields : str
+        For whom KV that is held makes way when the first in the queue does not fit: ``"anyone"``, ``"older"`` (only if its program
+        began earlier than the one whose KV it is), or ``"deadlock"`` (nobody, as long as anything runs). For running requests it
+        always does.
     """
 
-    yields: bool
+    yields: str
 
     def start(self, limits: Limits) -> None:
         """A new engine: forget everything."""

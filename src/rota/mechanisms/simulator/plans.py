@@ -21,9 +21,9 @@ from rota.contracts.columns import (
     N_EVICT,
     N_LAYERS,
     N_PAUSE,
+    N_PIN_CHANGES,
     N_REJECT,
     N_RUNNING,
-    N_UNPIN,
     N_WORK,
     PADDED,
     PHASE,
@@ -174,8 +174,8 @@ def apply(e):
     ctl[FRESH_PLAN] = 1
     if out[N_WORK] == 0 and (out[DECODE_FLAG] == 0 or e.grp[avail, G_N] == 0):
         ctl[LEFT] = 0
-        # evictions, rejections and released pins are progress: ask again at once; otherwise wait for something to happen
-        ctl[FRESH_PLAN] = 1 if out[N_EVICT] + out[N_REJECT] + out[N_UNPIN] == 0 else 0
+        # evictions, rejections and changes of pins are progress: ask again at once; otherwise wait for something to happen
+        ctl[FRESH_PLAN] = 1 if out[N_EVICT] + out[N_REJECT] + out[N_PIN_CHANGES] == 0 else 0
         rejoin_paused(e)
         return 0
     return allocate(e, works)

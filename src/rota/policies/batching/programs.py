@@ -113,6 +113,8 @@ class PinUntilPressure(Programs):
 
     Parameters
     ----------
+    yields : {"older", "anyone"}
+        Whether it makes way only for programs that began earlier, or for new ones too.
     batching, max_num_batched_tokens, max_num_seqs
         As in `Composed`.
     """
@@ -122,10 +124,11 @@ class PinUntilPressure(Programs):
     paper = "own baseline"
 
     def __init__(
-        self, *, batching: str = "vllm-v1", max_num_batched_tokens: int | None = None, max_num_seqs: int | None = None
-    ) -> None:
+        self, *, yields: str = "older", batching: str = "vllm-v1", max_num_batched_tokens: int | None = None,
+        max_num_seqs: int | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(
-            UntilPressure(), batching=batching, max_num_batched_tokens=max_num_batched_tokens, max_num_seqs=max_num_seqs
+            UntilPressure(yields), batching=batching, max_num_batched_tokens=max_num_batched_tokens, max_num_seqs=max_num_seqs
         )
 
 
@@ -146,6 +149,6 @@ class PinForever(Programs):
         self, *, batching: str = "vllm-v1", max_num_batched_tokens: int | None = None, max_num_seqs: int | None = None
     ) -> None:
         super().__init__(
-            UntilPressure(deadlock_only=True), batching=batching, max_num_batched_tokens=max_num_batched_tokens,
+            UntilPressure("deadlock"), batching=batching, max_num_batched_tokens=max_num_batched_tokens,
             max_num_seqs=max_num_seqs,
         )  # fmt: skip

@@ -16,7 +16,7 @@ class FixedTtl:
     seconds : float
     """
 
-    yields = True
+    yields = "deadlock"
 
     def __init__(self, seconds: float = 2.0) -> None:
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:

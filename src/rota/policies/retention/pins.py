@@ -104,10 +104,12 @@ class Pins:
 
         The request's own pin is of use to itself, and goes only when nothing else could ever make room.
         """
-        if seq is not None and not self.retention.yields and n_running:
+        own, since = (-1, -math.inf) if seq is None else (seq.program, seq.program_arrival)
+        if seq is None or not n_running or self.retention.yields == "anyone":
+            since = -math.inf
+        elif self.retention.yields == "deadlock":
             return False
-        own = -1 if seq is None else seq.program
-        others = [program for program in self.held if program != own]
+        others = [program for program, held in self.held.items() if program != own and held.arrival > since]
         if not others and (own not in self.held or n_running):
             return False
         self.drop(max(others, key=lambda program: (self.held[program].arrival, program)) if others else own)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from rota.contracts.serving import Limits, SeqView
+from rota.errors import InputError
 
 
 class UntilPressure:
@@ -12,12 +13,14 @@ class UntilPressure:
 
     Parameters
     ----------
-    deadlock_only : bool
-        Let the queue wait as long as anything runs ("forever").
+    yields : {"anyone", "older", "deadlock"}
+        Who in the queue may have it: anyone, programs that began earlier, or nobody as long as anything runs ("forever").
     """
 
-    def __init__(self, *, deadlock_only: bool = False) -> None:
-        self.yields = not deadlock_only
+    def __init__(self, yields: str = "older") -> None:
+        if yields not in ("anyone", "older", "deadlock"):
+            raise InputError(f"yields must be anyone, older or deadlock, not {yields!r}")
+        self.yields = yields
 
     def start(self, limits: Limits) -> None:
         """Nothing to forget."""

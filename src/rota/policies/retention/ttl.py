@@ -32,7 +32,7 @@ class Ttl:
         Gaps of a tool, or of all tools, up to which they are too few to go by (K).
     """
 
-    yields = True
+    yields = "deadlock"
 
     def __init__(self, cold_start: int = 100) -> None:
         self.cold_start = whole("cold_start", cold_start, 0)
