@@ -42,8 +42,12 @@ class Pins:
 
     def follow(self, view: EngineView) -> tuple[tuple[Pin, ...], tuple[int, ...]]:
         """Learn what has happened, in order of time, and expire; pins to set and to release now."""
+        finished, arrived = view.finished, view.arrived
+        over = view.n_waiting == 0 and view.n_running == 0
+        if not (finished or arrived or over or self.expiry <= view.now):
+            return (), ()
         new: dict[int, Pin] = {}
-        events = [(seq.finished_at, 0, seq) for seq in view.finished] + [(seq.arrival, 1, seq) for seq in view.arrived]
+        events = [(seq.finished_at, 0, seq) for seq in finished] + [(seq.arrival, 1, seq) for seq in arrived]
         for _, arrives, seq in sorted(events, key=lambda event: event[:2]):
             if seq.program < 0:
                 continue
@@ -60,7 +64,7 @@ class Pins:
                 if seconds < math.inf:
                     heapq.heappush(self._expiries, (seq.finished_at + seconds, seq.program))
         self._expire(view.now)
-        if view.n_waiting == 0 and view.n_running == 0:
+        if over:
             for program in list(self.held):
                 self.drop(program)
         # what has expired before it could be set is never held
@@ -122,6 +126,8 @@ class Pins:
 
     def take(self) -> tuple[int, ...]:
         """Pins that the engine holds and shall release, since it was last asked."""
+        if not self._released:
+            return ()
         released = tuple(key for key in dict.fromkeys(self._released) if key in self._set and key not in self.held)
         self._released = []
         self._set.difference_update(released)

@@ -8,7 +8,7 @@ are sliding windows, so that memory does not grow with requests.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Sequence
 
@@ -145,13 +145,10 @@ def best_ttl(gaps: Sequence[float], value: float) -> float:
     value : float
         Seconds saved if the next turn arrives in time.
     """
-    if value <= 0 or not gaps:
-        return 0.0
-    ordered = np.asarray(gaps)
-    found = np.searchsorted(ordered, ordered, "right") / len(ordered) * value - ordered
-    at = int(np.argmax(found))
-    at_once = float(np.searchsorted(ordered, 0.0, "right")) / len(ordered) * value
-    return float(ordered[at]) if found[at] > at_once else 0.0
+    # a longer one costs more than there is to gain
+    ordered = np.array([0.0, *gaps[: bisect_right(gaps, value)]])
+    found = (np.searchsorted(ordered, ordered, "right") - 1) / max(1, len(gaps)) * value - ordered
+    return float(ordered[np.argmax(found)])
 
 
 def default_ttl(value: float) -> float:
