@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -115,6 +116,42 @@ def at_rate(trace: Trace, rate: float) -> Trace:
     if math.isnan(own):
         raise InputError(f"{trace.name}: all requests arrive at once, so there is no rate to change; use arrivals='poisson'")
     return faster(trace, rate / own)
+
+
+def ramp(trace: Trace, rates: Sequence[float]) -> Trace:
+    """The same requests at rates that follow each other, an equal number of independent arrivals at each.
+
+    Each gap is the trace's own, stretched or squeezed; so are not think and tool times.
+
+    Parameters
+    ----------
+    trace : Trace
+    rates : sequence of float
+        Independent arrivals (of requests; of programs, where requests follow each other) per second.
+
+    Raises
+    ------
+    InputError
+        If a rate is not a positive number, there are fewer arrivals than rates, or all arrive at once.
+    """
+    own = mean_rate(trace)
+    free = np.arange(len(trace)) if trace.after is None else np.flatnonzero(trace.after < 0)
+    for rate in rates:
+        if not 0 < rate < math.inf:
+            raise InputError(f"rate must be a positive number of requests per second, not {rate:g}")
+    if math.isnan(own):
+        raise InputError(f"{trace.name}: all requests arrive at once, so there is no rate to change")
+    if not rates or len(free) < len(rates):
+        raise InputError(f"{trace.name}: {len(free)} independent arrivals are too few for {len(rates)} rates; give a longer trace")
+    gaps = np.diff(trace.arrival[free], prepend=trace.arrival[free[0]])
+    arrival = trace.arrival.copy()
+    arrival[free] = np.cumsum(gaps * own / np.asarray(rates)[ramp_step(len(free), len(rates))])
+    return replace(trace, arrival=arrival)
+
+
+def ramp_step(n: int, rates: int) -> Ints:
+    """Which of so many rates each of `n` independent arrivals comes at."""
+    return np.arange(n) * rates // n
 
 
 def poisson_arrivals(trace: Trace, rate: float, seed: int = 0) -> Trace:
