@@ -162,7 +162,8 @@ def _ablation(cells: dict[tuple[float, str], list[Cell]]) -> Finding:
     ordered = sum(lru > order > learned for lru, order, learned in means.values())
     told = "; ".join(f"{rate:g}/s " + ", ".join(f"{mean:.0f} s" for mean in row) for rate, row in means.items())
     return Finding(
-        "Program order helps alone, and held KV on top of it", "all rates; FCFS + LRU, program FCFS, learned time", "the order of the paper's ablation",
+        "Program order helps alone, and held KV on top of it", "all rates; FCFS + LRU, program FCFS, learned time",
+        "the order of the paper's ablation",
         told, REPRODUCED if ordered == len(RATES) else PARTLY if ordered else NOT,
     )  # fmt: skip
 
