@@ -2,7 +2,8 @@
 
 Azure conversation lengths at 6.45 requests/s, Llama-3.1-8B (Llama-3-8B's shape with the context that the trace needs) on one A100-80G,
 one core, recording included. Run it with
-``python benchmarks/speed.py``; figures are medians of three runs, and ratios within one run are what to trust.
+``python benchmarks/speed.py``. Times are CPU times of the thread that simulates, medians of three runs or (scaling) five, so that other
+work on the machine disturbs them less; the runs of a table that compares sizes take turns. Ratios within one run are what to trust.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from statistics import median
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from rota.contracts.serving import BatchPolicy
 from rota.cost.deployment import Deployment
 from rota.cost.engine import EngineSpec
 from rota.mechanisms.simulator import simulate
@@ -36,15 +39,28 @@ def trace_of(n: int, seed: int = 0) -> Trace:
     return load_trace("azure-conv", limit=n, rate=RATE, seed=seed)
 
 
-def speed(trace: Trace, policy: object, engine: EngineSpec, compiled: bool, runs: int = 3) -> float:
-    """Requests per second of wall time, median."""
-    simulate(trace_of(200), policy, engine, compiled=compiled)  # type: ignore[arg-type]
-    took = []
+def seconds(trace: Trace, policy: BatchPolicy, engine: EngineSpec, compiled: bool) -> float:
+    """CPU seconds of one simulation."""
+    began = time.thread_time()
+    simulate(trace, policy, engine, compiled=compiled)
+    return time.thread_time() - began
+
+
+def speed(trace: Trace, policy: BatchPolicy, engine: EngineSpec, compiled: bool, runs: int = 3) -> float:
+    """Requests per second, median."""
+    simulate(trace_of(200), policy, engine, compiled=compiled)
+    return len(trace) / median(seconds(trace, policy, engine, compiled) for _ in range(runs))
+
+
+def microseconds(cases: Sequence[tuple[Trace, BatchPolicy]], engine: EngineSpec, runs: int = 5) -> list[float]:
+    """Microseconds per request of each case, compiled, medians; the cases take turns."""
+    took: list[list[float]] = [[] for _ in cases]
+    for _, policy in cases:
+        simulate(trace_of(200), policy, engine)
     for _ in range(runs):
-        began = time.perf_counter()
-        simulate(trace, policy, engine, compiled=compiled)  # type: ignore[arg-type]
-        took.append(time.perf_counter() - began)
-    return len(trace) / median(took)
+        for own, (trace, policy) in zip(took, cases, strict=True):
+            own.append(1e6 * seconds(trace, policy, engine, True) / len(trace))
+    return [median(own) for own in took]
 
 
 def policies_table(engine: EngineSpec, n: int) -> None:
@@ -92,10 +108,11 @@ def scaling(engine: EngineSpec, sizes: tuple[int, ...]) -> None:
     table = Table(title="Microseconds per request, Sarathi compiled (and Python up to 100,000)")
     for column in ("requests", "compiled", "Python"):
         table.add_column(column, justify="right")
-    for n in sizes:
-        trace = trace_of(n)
-        python = 1e6 / speed(trace, make_policy("sarathi"), engine, False, 1) if n <= 100_000 else float("nan")
-        table.add_row(f"{n:,}", f"{1e6 / speed(trace, make_policy('sarathi'), engine, True):.3f}", f"{python:.1f}")
+    sarathi = make_policy("sarathi")
+    traces = [trace_of(n) for n in sizes]
+    for trace, compiled in zip(traces, microseconds([(trace, sarathi) for trace in traces], engine), strict=True):
+        python = f"{1e6 / speed(trace, sarathi, engine, False, 1):.1f}" if len(trace) <= 100_000 else "-"
+        table.add_row(f"{len(trace):,}", f"{compiled:.3f}", python)
     console.print(table)
     table = Table(title="By most sequences held (overloaded, so that the batch is full), and with 100,000 requests waiting at once")
     for column in ("case", "us per request", "events per request", "ns per event"):
@@ -107,12 +124,10 @@ def scaling(engine: EngineSpec, sizes: tuple[int, ...]) -> None:
     queue = trace_of(100_000)
     cases.append(("100,000 at once", queue.with_columns(arrival=np.zeros(len(queue))), 128))
     cases.append(("  the same, 10,000", Trace(arrival=np.zeros(10_000), prompt=queue.prompt[:10_000], output=queue.output[:10_000]), 128))
-    for label, trace, seats in cases:
-        policy = make_policy("sarathi", max_num_seqs=seats, max_num_batched_tokens=1024)
-        rate = speed(trace, policy, engine, True)
-        run = simulate(trace, policy, engine)
-        events = run.totals["events"] / len(trace)
-        table.add_row(label, f"{1e6 / rate:.3f}", f"{events:.2f}", f"{1e9 / rate / events:.0f}")
+    works = [(trace, make_policy("sarathi", max_num_seqs=seats, max_num_batched_tokens=1024)) for _, trace, seats in cases]
+    for (label, *_), (trace, policy), took in zip(cases, works, microseconds(works, engine), strict=True):
+        events = simulate(trace, policy, engine).totals["events"] / len(trace)
+        table.add_row(label, f"{took:.3f}", f"{events:.2f}", f"{1e3 * took / events:.0f}")
     console.print(table)
 
 

@@ -16,6 +16,7 @@ from rota.mechanisms.simulator.state import (
     CACHING,
     CHILD,
     DONE,
+    EVICTIONS,
     FOLLOWS,
     GHOST_CONTEXT,
     GHOSTS,
@@ -181,4 +182,5 @@ def evict(e, sid):
     e.seq[sid, CURSOR] = 0
     e.seq[sid, CHUNK] = 0
     e.seq[sid, PREEMPTIONS] += 1
+    e.ctl[EVICTIONS] += 1
     enqueue(e, sid, True)

@@ -117,7 +117,7 @@ def _run_to_end(engine: Engine, before: int, total: int, progress: Progress | No
     shown = time.perf_counter()
     ended, evictions = -1, 0
     while engine.run() == kernel.PAUSED:
-        so_far = int(engine.state.seq[:, col.PREEMPTIONS].sum())
+        so_far = int(engine.state.ctl[st.EVICTIONS])
         if engine.done == ended and so_far - evictions > BUDGET_PLANS // 10:
             times = f"{so_far - evictions:,} times without one request ending"
             raise PlanRejected("I8", f"policy {engine.policy.name} evicted {times}: sequences take memory from each other in turns; "
