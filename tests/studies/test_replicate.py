@@ -129,7 +129,7 @@ def _sleep_with(item: tuple[float, bytes]) -> None:
     time.sleep(item[0])
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.05, 0.2, 0.5, 1.0])
+@pytest.mark.parametrize("delay", [0.0, 0.1, 0.5])
 def test_an_interrupt_in_the_middle_of_anything_ends_all_processes(delay: float) -> None:
     # communicate returns when the last process that could write has ended
     with subprocess.Popen(
