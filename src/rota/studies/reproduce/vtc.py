@@ -67,6 +67,10 @@ def _gaps(found: Runs, suite: str, policy: str, part: float = 1.0) -> list[float
     return [service_gap(result) for result in found[suite, part, policy]]
 
 
+def _thousands(values: list[float]) -> str:
+    return spread([value / 1e3 for value in values], "k")
+
+
 def _work(found: Runs, suite: str, policy: str, until: float) -> list[float]:
     """Priced tokens served while requests still arrive, against first come, first served on the same requests."""
     pairs = zip(found[suite, 1.0, policy], found[suite, 1.0, FCFS], strict=True)
@@ -79,8 +83,8 @@ def _bounded(found: Runs, bounds: dict[str, float]) -> Finding:
     return Finding(
         "Tenants with work waiting are served alike, within a bound", "largest gap of any two over any time in which both wait",
         "at most 2 max(w_p L_in, w_q M) (theorem)",
-        "; ".join(f"{suite} {spread(_gaps(found, suite, VTC))} ({worst[suite, VTC] / bounds[suite]:.0%} of the bound; "
-                  f"predicting lengths {spread(_gaps(found, suite, PREDICTING))})" for suite in SUITES),
+        "; ".join(f"{suite} {_thousands(_gaps(found, suite, VTC))} ({worst[suite, VTC] / bounds[suite]:.0%} of the bound; "
+                  f"predicting lengths {_thousands(_gaps(found, suite, PREDICTING))})" for suite in SUITES),
         REPRODUCED if inside else NOT, "worst seed counts",
     )  # fmt: skip
 
@@ -92,7 +96,7 @@ def _unbounded(found: Runs, bounds: dict[str, float]) -> Finding:
     verdict = REPRODUCED if len(beyond) == len(grows) == len(SUITES) else PARTLY if beyond and grows else NOT
     return Finding(
         "First come, first served drifts apart without bound", "the same gap, and how it grows when requests come for twice as long", "unbounded",
-        "; ".join(f"{suite} {spread(_gaps(found, suite, FCFS))}, {spread(growth[suite], 'x')} in twice the time" for suite in SUITES), verdict,
+        "; ".join(f"{suite} {_thousands(_gaps(found, suite, FCFS))}, {spread(growth[suite], 'x')} in twice the time" for suite in SUITES), verdict,
         f"beyond VTC's bound in {len(beyond)} of {len(SUITES)} suites; asked here: growth above 1.5x",
     )  # fmt: skip
 
@@ -144,7 +148,7 @@ def _weighted(runs: list[Run], seconds: float, bound: float) -> Finding:
     verdict = REPRODUCED if off <= 0.05 and max(gaps) <= bound else PARTLY if off <= 0.15 else NOT
     return Finding(
         "With weights, service is shared by weight", f"suite {PRESSING} at {LOAD:g} times the load, weights 1 and 2", "1:2",
-        f"1:{spread(ratios)}; gap of service by weight {spread(gaps)}", verdict,
+        f"1:{spread(ratios)}; gap of service by weight {_thousands(gaps)}", verdict,
         f"asked here: within 5%, and within {bound:,.0f} priced tokens",
     )  # fmt: skip
 
