@@ -59,7 +59,7 @@ def run(options: Options) -> Report:
     for done, (index, result) in enumerate(in_parallel(run_task, tasks, options.jobs)):
         name, clients, policy, seed = cells[index]
         kept = found.setdefault((name, clients, policy), {})
-        for metric, value in steady(result, clients).items():
+        for metric, value in steady(result).items():
             kept.setdefault(metric, [0.0] * options.seeds)[seed] = value
         if options.progress:
             options.progress(done + 1, len(cells), f"{name}, {clients} clients")
@@ -88,7 +88,7 @@ def _trace(name: str, clients: int, n: int, seed: int) -> Trace:
     return trace.with_columns(max_new=np.maximum(trace.output, np.minimum(max_new, LONGEST - trace.prompt)))
 
 
-def steady(run: Run, clients: int) -> dict[str, float]:
+def steady(run: Run) -> dict[str, float]:
     """Figures of the requests that finish while all clients are at work and the first third has passed.
 
     Returns
