@@ -1,0 +1,1 @@
+"""Policies that know a whole job before it begins."""
