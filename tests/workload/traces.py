@@ -23,6 +23,8 @@ def traces(draw: st.DrawFn, *, linked: bool | None = None, hashed: bool | None =
     if draw(st.booleans()):
         columns["max_new"] = columns["output"] + ints(0, 9)
     if draw(st.booleans()):
+        columns["estimate"] = ints(1, 200)
+    if draw(st.booleans()):
         columns["priority"] = ints(-3, 3)
     if draw(st.booleans()):
         columns["tenant"] = ints(0, 3)
@@ -39,7 +41,7 @@ def traces(draw: st.DrawFn, *, linked: bool | None = None, hashed: bool | None =
     return Trace(**columns)
 
 
-COLUMNS = ("arrival", "prompt", "output", "max_new", "priority", "tenant", "program", "after", "delay", "hash_ids", "hash_start")
+COLUMNS = ("arrival", "prompt", "output", "max_new", "estimate", "priority", "tenant", "program", "after", "delay", "hash_ids", "hash_start")
 
 
 def assert_same(a: Trace, b: Trace) -> None:

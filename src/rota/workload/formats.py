@@ -8,8 +8,8 @@ The plain format, for traces of your own, has one row per request, in CSV, JSON 
     Seconds, or dates with times; ascending. Without this column a rate must be given.
 ``prompt``, ``output`` (or ``prompt_tokens``, ``output_tokens``)
     Tokens, at least 1.
-``max_new``, ``priority``, ``tenant``
-    Optional: the declared limit on output tokens; smaller runs first; index of the tenant.
+``max_new``, ``estimate``, ``priority``, ``tenant``
+    Optional: the declared limit on output tokens; output tokens expected; smaller runs first; index of the tenant.
 ``program``, ``tool``
     Optional: number or name of the program (agent session) that the request is a turn of, turns in order; and what its answer
     calls, a name or a number. Both empty or -1 for none.
@@ -52,7 +52,7 @@ from dataclasses import dataclass, field
 from rota.errors import InputError
 
 SECONDS, MILLISECONDS = 1.0, 1e-3
-PLAIN_OPTIONAL = ("max_new", "priority", "tenant", "program", "tool", "after", "delay", "hash_ids", "hash_block")
+PLAIN_OPTIONAL = ("max_new", "estimate", "priority", "tenant", "program", "tool", "after", "delay", "hash_ids", "hash_block")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Synthetic workloads. Each is a function of how many requests, how long they are and when they come, and of a seed.
 
 Independent requests: `poisson`, `gamma`, `bursts`. Dependent ones: `closed_loop`. Shared leading tokens: `shared_prefix`.
+A whole job at once: `documents`.
 Multi-turn programs live in `rota.workload.agents`. `rota.workload.grammar` reads all of them from text.
 """
 
@@ -13,11 +14,14 @@ import numpy as np
 from rota.errors import InputError
 from rota.workload.lengths import Lengths, Spread
 from rota.workload.prefix import ragged
-from rota.workload.trace import Floats, Trace
+from rota.workload.trace import Floats, Ints, Trace
 
 #: Tokens per hash run of generated prefixes: vLLM's default block.
 HASH_BLOCK = 16
 NOTHING, PREFIX = Spread.fixed(0), Spread.fixed(2000)
+#: Of `documents`: made up, after the mixtures that BatchLLM describes (some answers short, some long, prompts mostly shared).
+SIZE, QUERIES, QUESTION = Spread.lognormal(1800, 3500), Spread.uniform(2, 30), Spread.uniform(20, 120)
+BRIEF, EXTENDED = Spread.uniform(5, 60), Spread.uniform(200, 600)
 
 
 def poisson(n: int = 1000, rate: float = 1.0, *, lengths: Lengths, seed: int = 0) -> Trace:
@@ -148,15 +152,63 @@ def shared_prefix(
     common = prefix.tokens(rng, groups)[group]
     own, output = lengths.draw(rng, n)
     prompt = common + own
+    ids, start = _prefix_runs(group, common, prompt)
+    return Trace(
+        arrival=arrival, prompt=prompt, output=output, hash_ids=ids, hash_start=start, hash_block=HASH_BLOCK,
+        name="shared-prefix", source=f"generated: {groups} groups, Poisson, rate {rate:g}/s, seed {seed}",
+    )  # fmt: skip
+
+
+def documents(
+    documents: int = 120, size: Spread = SIZE, queries: Spread = QUERIES, question: Spread = QUESTION, brief: Spread = BRIEF,
+    extended: Spread = EXTENDED, heavy: float = 0.4, *, seed: int = 0,
+) -> Trace:  # fmt: skip
+    """An offline job: questions about documents, all there at time 0, in random order. Prompts are a document and a question.
+
+    Parameters
+    ----------
+    documents : int
+    size : Spread
+        Tokens of a document.
+    queries : Spread
+        Questions about a document.
+    question : Spread
+        Tokens of a question.
+    brief, extended : Spread
+        Output tokens of the two kinds of documents. `estimate` is the mean of the kind, `max_new` its largest.
+    heavy : float
+        Share of the documents with extended answers.
+    seed : int
+    """
+    rng = _checked(documents, seed)
+    if not 0 <= heavy <= 1:
+        raise InputError(f"heavy must be from 0 to 1, not {heavy:g}")
+    document = np.repeat(np.arange(documents), queries.tokens(rng, documents))
+    document = rng.permutation(document)
+    n = len(document)
+    extends = (rng.permutation(documents) < round(heavy * documents))[document]
+    common = size.tokens(rng, documents)[document]
+    output = np.where(extends, extended.tokens(rng, n), brief.tokens(rng, n))
+    estimate, max_new = np.ones(n, np.int64), output.copy()
+    for kind in (extends, ~extends):
+        if kind.any():
+            estimate[kind], max_new[kind] = round(output[kind].mean()), output[kind].max()
+    prompt = common + question.tokens(rng, n)
+    ids, start = _prefix_runs(document, common, prompt)
+    return Trace(
+        arrival=np.zeros(n), prompt=prompt, output=output, max_new=max_new, estimate=estimate, hash_ids=ids, hash_start=start,
+        hash_block=HASH_BLOCK, name="documents", source=f"generated: questions about {documents} documents, seed {seed}",
+    )  # fmt: skip
+
+
+def _prefix_runs(group: Ints, common: Ints, prompt: Ints) -> tuple[Ints, Ints]:
+    """Hash ids and where each row's begin, of prompts whose first `common` tokens are their group's."""
     # a run that holds the end of the prefix also holds what is the request's own, so it is not shared
     shared, runs = common // HASH_BLOCK, -(-prompt // HASH_BLOCK)
     row, at = ragged(runs)
     stride = int(shared.max(initial=0))
-    ids = np.where(at < shared[row], group[row] * stride + at, groups * stride + np.arange(len(row)))
-    return Trace(
-        arrival=arrival, prompt=prompt, output=output, hash_ids=ids, hash_start=np.concatenate([[0], np.cumsum(runs)]),
-        hash_block=HASH_BLOCK, name="shared-prefix", source=f"generated: {groups} groups, Poisson, rate {rate:g}/s, seed {seed}",
-    )  # fmt: skip
+    own = (int(group.max()) + 1) * stride + np.arange(len(row))
+    return np.where(at < shared[row], group[row] * stride + at, own), np.concatenate([[0], np.cumsum(runs)])
 
 
 def _checked(n: int, seed: int, **positive: float) -> np.random.Generator:

@@ -14,7 +14,7 @@ from typing import Any
 from rota.errors import InputError
 from rota.workload.agents import Agent, Tool, agents
 from rota.workload.builtin import lengths_of
-from rota.workload.generators import bursts, closed_loop, gamma, poisson, shared_prefix
+from rota.workload.generators import bursts, closed_loop, documents, gamma, poisson, shared_prefix
 from rota.workload.lengths import Independent, Spread
 from rota.workload.tenants import tenants
 from rota.workload.trace import Trace
@@ -25,6 +25,7 @@ KINDS: dict[str, Callable[..., Trace]] = {
     "bursts": bursts,
     "closed-loop": closed_loop,
     "shared-prefix": shared_prefix,
+    "documents": documents,
     "agents": agents,
     "tenants": tenants,
 }
@@ -40,7 +41,7 @@ def is_generator(text: str) -> bool:
 def options(kind: str) -> dict[str, str]:
     """Option names of a generator and their defaults, as text."""
     found = {name: _text(default) for name, (_, default) in _own(kind).items()}
-    if "lengths" not in inspect.signature(KINDS[kind]).parameters:
+    if not _has_lengths(kind):
         return found
     return found | {"prompt": _text(PROMPT), "output": _text(OUTPUT), "max_total": "0", "lengths": ""}
 
@@ -74,11 +75,14 @@ def generate_text(text: str, n: int | None = None, seed: int = 0) -> Trace:
             if "time" in values:
                 agent["tools"] = (Tool("tool", 1.0, values.pop("time")),)
             return agents(**values, agent=Agent(**agent))
-        if kind == "tenants":
-            return tenants(**values)
-        return KINDS[kind](**values, lengths=_lengths(given))
+        return KINDS[kind](**values, **({"lengths": _lengths(given)} if _has_lengths(kind) else {}))
     except InputError as error:
         raise InputError(f"{text}: {error}") from None
+
+
+def _has_lengths(kind: str) -> bool:
+    """Whether its requests are drawn from one distribution of lengths."""
+    return "lengths" in inspect.signature(KINDS[kind]).parameters
 
 
 def _options(kind: str, rest: str, text: str) -> dict[str, str]:

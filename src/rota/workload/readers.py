@@ -32,7 +32,7 @@ MAX_TOKENS = 10**9
 BOM = b"\xef\xbb\xbf"
 #: Columns of names.
 _NAMED = ("program", "tool")
-_INTEGERS = {"prompt": 1, "output": 1, "max_new": 1, "priority": -MAX_TOKENS, "tenant": 0, "after": -1, "hash_block": 1}
+_INTEGERS = {"prompt": 1, "output": 1, "max_new": 1, "estimate": 1, "priority": -MAX_TOKENS, "tenant": 0, "after": -1, "hash_block": 1}
 
 
 def read_trace(
@@ -63,7 +63,7 @@ def read_trace(
     Agent traces, which have an own layout, are read by `rota.workload.agent_traces`.
     """
     path = Path(path)
-    data = _bytes(path)
+    data = file_bytes(path)
     if _tells_of_agents(data):
         from rota.workload.agent_traces import read_agents
 
@@ -255,7 +255,7 @@ class _Table:
         return np.where(wrong, 0, values).astype(np.int64), np.concatenate([[0], np.cumsum(lengths)])
 
 
-def _bytes(path: Path) -> bytes:
+def file_bytes(path: Path) -> bytes:
     if path.is_dir():
         raise InputError(f"{path}: is a folder; give a trace file in it")
     try:

@@ -13,7 +13,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 #: Columns of one value per request.
-REQUEST_COLUMNS = ("arrival", "prompt", "output", "max_new", "priority", "tenant", "program", "tool", "after", "delay")
+REQUEST_COLUMNS = ("arrival", "prompt", "output", "max_new", "estimate", "priority", "tenant", "program", "tool", "after", "delay")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,8 @@ class Trace:
         Prompt tokens, and tokens the request will in truth generate (hidden from policies). Both >= 1.
     max_new : int64 (n,) or None
         The declared limit on generated tokens, which policies may see. None: the model's limit.
+    estimate : int64 (n,) or None
+        Output tokens that the user expects, which offline policies may see. None: no idea.
     priority : int64 (n,) or None
         Smaller runs first (vLLM's meaning). None: all 0.
     tenant : int64 (n,) or None
@@ -63,6 +65,7 @@ class Trace:
     prompt: Ints
     output: Ints
     max_new: Ints | None = None
+    estimate: Ints | None = None
     priority: Ints | None = None
     tenant: Ints | None = None
     program: Ints | None = None
@@ -91,6 +94,8 @@ class Trace:
         self._check(self.output < 1, "output", "is below 1 token")
         if self.max_new is not None:
             self._check(self.max_new < self.output, "max_new", "is smaller than the output length")
+        if self.estimate is not None:
+            self._check(self.estimate < 1, "estimate", "is below 1 token")
         if self.program is not None:
             self._check(self.program < -1, "program", "is below -1 (no program)")
         if self.tool is not None:
