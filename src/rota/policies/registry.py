@@ -39,6 +39,7 @@ BUILT_IN = {
     "pin-until-pressure": "rota.policies.batching.programs:PinUntilPressure",
     "pin-forever": "rota.policies.batching.programs:PinForever",
     "composed": "rota.policies.batching.custom:Custom",
+    "batchllm": "rota.policies.offline.batchllm:BatchLLM",
 }
 #: What is compared when nobody says what: one of each way to batch.
 STANDARD = ("static", "orca", "orca-paged", "vllm-v0", "vllm-v1", "sarathi", "sarathi-dynamic", "layered")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 
 import numpy as np
 
 from rota.contracts import columns as col
+from rota.contracts.offline import Job, OfflinePolicy
 from rota.contracts.serving import REJECTED, BatchPolicy
 from rota.cost.engine import EngineSpec
 from rota.errors import DoesNotFit, InputError, PlanRejected
@@ -69,6 +71,9 @@ def simulate(
         raise InputError(f"unknown router {router!r}; choose one of {', '.join(ROUTERS)}")
     _check_lengths(trace, engine)
     began = time.perf_counter()
+    if isinstance(policy, OfflinePolicy):
+        policy = copy.deepcopy(policy)
+        policy.prepare(job_of(trace, policy.name))
     shared = st.request_columns(trace, engine)
     chains = (np.zeros(1, np.int64), np.zeros(1, np.int64))
     if trace.hash_ids is not None and policy.prefix_caching:
@@ -86,6 +91,28 @@ def simulate(
     else:
         _run_together(engines, order, trace, router, seed, progress)
     return _collect(trace, policy, engine, engines, router, seed, time.perf_counter() - began)
+
+
+def job_of(trace: Trace, asked_by: str) -> Job:
+    """What an offline policy may know of a trace.
+
+    Raises
+    ------
+    InputError
+        If not all requests arrive at once.
+    """
+    if trace.after is not None or np.ptp(trace.arrival) > 0:
+        raise InputError(f"policy {asked_by} plans whole jobs, but the requests of {trace.name} arrive one after the other; "
+                         "let them arrive at once (rota compare --offline), or choose another policy")  # fmt: skip
+    n, none = len(trace), np.zeros(len(trace), np.int64)
+    max_new = none if trace.max_new is None else trace.max_new
+    estimate = none if trace.estimate is None else trace.estimate
+    if trace.hash_ids is None or trace.hash_start is None:
+        return Job(trace.prompt, none[:0], np.zeros(n + 1, np.int64), 1, max_new, estimate)
+    # the last run may be partial, or hold tokens of the answer; what follows it is the answer's
+    runs = np.minimum(trace.prompt // trace.hash_block, np.diff(trace.hash_start))
+    at = np.arange(runs.sum()) + np.repeat(trace.hash_start[:-1] - np.cumsum(runs) + runs, runs)
+    return Job(trace.prompt, trace.hash_ids[at], np.concatenate([[0], np.cumsum(runs)]), trace.hash_block, max_new, estimate)
 
 
 def _check_lengths(trace: Trace, engine: EngineSpec) -> None:

@@ -1,0 +1,271 @@
+"""BatchLLM: an offline job in groups of requests that share a prefix, ordered and batched for the time of the whole job."""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Sequence
+
+import numpy as np
+
+from rota.contracts.offline import Job
+from rota.contracts.serving import ALWAYS, FINISHED, EngineView, Limits, Pin, SeqView, StepPlan, Work
+from rota.errors import InputError
+from rota.policies.batching.policy import Batching, flag, whole
+from rota.policies.offline.groups import Group, ratios, shared_prefixes
+
+#: Sequences held at once where memory alone is to limit them; only sizes arrays.
+NO_CAP = 4096
+
+
+class BatchLLM(Batching):
+    """Prefix groups one after the other, each prefix computed once and held, as many sequences as memory is predicted to take.
+
+    The first member of a group computes the prefix; the others wait for it, and the next group begins beside them. A prefix is held
+    from then on until its last member has ended. Where memory is short after all, the last prefix with no running member goes, and
+    if there is none, the sequence admitted last.
+
+    Parameters
+    ----------
+    grouping : bool
+        Find what prompts share; otherwise every request is by itself, and only the prefix cache's own memory helps.
+    ratio_order : bool
+        Groups with the most output per prompt token first, so that their decodes run beside prompts of later ones; otherwise in
+        order of appearance.
+    memory_centric : bool
+        Admit as long as prompts, expected outputs and held prefixes together fit `memory_budget`, without a limit on sequences, and
+        count only prompt tokens against `max_num_batched_tokens`. Otherwise `max_num_seqs` limits sequences, a prompt is admitted
+        when it fits the free blocks, and decodes count against the budget too.
+    shared_prefix_attention : bool
+        Decode attention reads a prefix once for all that share it.
+    max_num_batched_tokens : int
+        Token budget of a step.
+    max_num_seqs : int
+        Most sequences held at once if not `memory_centric`.
+    memory_budget : float
+        Share of the KV blocks that expected use may fill; above 1 counts on sequences not being longest at the same time.
+    expected_output : int
+        Output tokens expected of a request for which the job says neither an estimate nor a limit.
+    oracle : sequence of int, optional
+        True output lengths, instead of estimates: for experiments only, and the policy then says so in its name.
+    """
+
+    name = "batchllm"
+    title = "BatchLLM: offline jobs by prefix groups, memory-centric batches"
+    paper = "Zheng et al., BatchLLM, MLSys 2026 (arXiv 2412.03594)"
+    follows = True
+    prefix_caching = True
+
+    def __init__(
+        self, *, grouping: bool = True, ratio_order: bool = True, memory_centric: bool = True, shared_prefix_attention: bool = True,
+        max_num_batched_tokens: int = 2048, max_num_seqs: int = 256, memory_budget: float = 1.0, expected_output: int = 256,
+        oracle: Sequence[int] | None = None,
+    ) -> None:  # fmt: skip
+        self.grouping, self.ratio_order = flag("grouping", grouping), flag("ratio_order", ratio_order)
+        self.memory_centric = flag("memory_centric", memory_centric)
+        self.budget = whole("max_num_batched_tokens", max_num_batched_tokens)
+        cap = whole("max_num_seqs", max_num_seqs)
+        if not self.memory_centric and self.budget < cap:
+            raise InputError(f"max_num_batched_tokens={self.budget} is below max_num_seqs={cap}, so not every sequence could decode")
+        self.max_seqs = NO_CAP if self.memory_centric else cap
+        self.max_step_tokens = self.budget + (NO_CAP if self.memory_centric else 0)
+        if isinstance(memory_budget, bool) or not 0 < memory_budget < float("inf"):
+            raise InputError(f"memory_budget must be a positive share of the KV blocks, not {memory_budget!r}")
+        self.memory_budget = float(memory_budget)
+        self.expected_output = whole("expected_output", expected_output)
+        self.oracle = None if oracle is None else np.asarray(oracle, np.int64)
+        if self.oracle is not None:
+            self.name = "batchllm-oracle"  # type: ignore[misc]
+        wants = {"chunk", "hybrid", "prefix_cache"} | ({"pin"} if self.grouping else set())
+        self.requires = frozenset(wants | ({"shared_attention"} if flag("shared_prefix_attention", shared_prefix_attention) else set()))
+        self.job: Job | None = None
+
+    def prepare(self, job: Job) -> None:
+        """Group and order the job."""
+        guess = np.where(job.estimate > 0, job.estimate, np.where(job.max_new > 0, job.max_new, self.expected_output))
+        self.expected = guess if self.oracle is None else self.oracle
+        n = len(job.prompt)
+        group, prefix = shared_prefixes(job) if self.grouping else (np.arange(n), np.zeros(n, np.int64))
+        order = np.arange(int(group.max()) + 1)
+        if self.ratio_order:
+            order = np.argsort(-ratios(group, prefix, job.prompt, self.expected), kind="stable")
+        self.job, self._planned = job, (group, prefix, order)
+
+    def start(self, limits: Limits) -> None:
+        """Take over an engine's limits."""
+        if self.job is None:
+            raise InputError(f"policy {self.name} plans whole jobs and was told of none; let all requests arrive at once (--offline)")
+        super().start(limits)
+        group, prefix, order = self._planned
+        self._rank = np.argsort(order)[group].tolist()
+        ranked = np.zeros(len(order), np.int64)
+        ranked[self._rank] = prefix
+        self._groups = [Group(rank, tokens) for rank, tokens in enumerate(ranked.tolist())]
+        #: Groups with waiting members, the next one last; those whose prefix is being computed; those whose prefix is held.
+        self._pending: list[Group] = []
+        self._opening: list[Group] = []
+        self._held: dict[int, Group] = {}
+        #: Blocks that running members are expected to come to hold beyond their prefix; and all of these with the prefixes.
+        self._own: dict[int, int] = {}
+        self._committed = 0
+        self._most = int(self.memory_budget * limits.blocks)
+        self._spare = limits.blocks // 100
+        self._evicting = False
+
+    def plan(self, view: EngineView) -> StepPlan:
+        """One token for every decode, then chunks of unfinished prompts, then of new ones, group by group."""
+        pin, unpin = self._listen(view)
+        evicting, self._evicting = self._evicting, False
+        if unpin:
+            return StepPlan(decode=False, pin=pin, unpin=unpin)
+        free = view.free_blocks - view.decode_need
+        if free < 0:
+            return self._make_room(view)._replace(pin=pin)
+        budget = self.budget if self.memory_centric else self.budget - view.n_decode
+        work: list[Work] = []
+        left = 0
+        for seq in view.prefills:
+            if budget <= 0:
+                break
+            left = seq.n_known - seq.n_computed
+            work.append(Work(seq.sid, min(left, budget)))
+            budget -= work[-1].n_tokens
+        if view.n_waiting and not evicting:
+            begun = len(work)
+            instead = self._admit(view, work, budget, free)
+            if instead:
+                return instead._replace(pin=pin)
+            budget -= sum(item.n_tokens for item in work[begun:])
+            if len(work) > begun:
+                left = view.seq(work[-1].sid).n_known - view.seq(work[-1].sid).n_reusable
+        if evicting or len(work) > 1 or (work and budget > 0):
+            return StepPlan(tuple(work), pin=pin)
+        # what refused the next one, memory free or promised, changes only when something finishes
+        return StepPlan(tuple(work), repeat=left // work[0].n_tokens if work else ALWAYS, pin=pin)
+
+    def _listen(self, view: EngineView) -> tuple[tuple[Pin, ...], tuple[int, ...]]:
+        """Take in what has arrived and finished. Prefixes to hold from now on, and to let go of."""
+        for seq in view.finished:
+            self._leave(seq.sid).unfinished -= 1
+        if view.arrived:
+            for seq in view.arrived:
+                group = self._groups[self._rank[seq.sid]]
+                if not group.waiting:
+                    self._pending.append(group)
+                group.waiting.insert(0, seq.sid)
+                group.unfinished += 1
+            self._pending.sort(key=_last_first)
+        pins = []
+        for group in self._opening:
+            leader = view.seq(group.leader)
+            if leader.phase == FINISHED or leader.n_computed >= group.prefix:
+                group.ready = True
+                self._held[group.rank] = group
+                pins.append(Pin(group.rank, group.leader, group.prefix))
+        if pins:
+            self._opening = [group for group in self._opening if not group.ready]
+        over = [group for group in self._held.values() if group.unfinished == 0]
+        for group in over:
+            self._close(group)
+        return tuple(pins), tuple(group.rank for group in over)
+
+    def _admit(self, view: EngineView, work: list[Work], budget: int, free: int) -> StepPlan | None:
+        """Add members of pending groups to `work`, in order; or what must be done first."""
+        seats = self.max_seqs - view.n_running
+        ledger, begun = view.ledger(), len(work)
+        for at in range(len(self._pending) - 1, -1, -1):
+            group = self._pending[at]
+            while group.waiting and (group.ready or group.leader < 0):
+                if budget <= 0 or seats == 0:
+                    return None
+                seq = view.seq(group.waiting[-1])
+                known = seq.n_known
+                if known > self.longest:
+                    return self._reject(group) if len(work) == begun else None
+                alone = not work and view.n_running == 0
+                promised = self._promise(group, seq)
+                need = ledger.need(seq.sid, known)
+                if alone and need > free:
+                    return self._let_go([other for other in self._held.values() if other is not group])
+                if not alone and (need > free - self._spare or (self.memory_centric and self._committed + promised > self._most)):
+                    return None
+                n = min(known - seq.n_reusable, budget)
+                work.append(Work(seq.sid, n, known))
+                free -= need
+                budget -= n
+                seats -= 1
+                self._join(group, promised)
+            if not group.waiting:
+                del self._pending[at]
+        return None
+
+    def _promise(self, group: Group, seq: SeqView) -> int:
+        """Blocks that admitting `seq` is expected to take in the end, with the group's prefix if it is the first to take it."""
+        tokens = max(seq.n_prompt + int(self.expected[seq.sid]), seq.n_known + 1)
+        return -(-tokens // self.block_size) - (group.prefix // self.block_size if group.ready else 0)
+
+    def _join(self, group: Group, promised: int) -> None:
+        """The next member of `group` is admitted."""
+        sid = group.waiting.pop()
+        group.running += 1
+        self._committed += promised
+        if not group.ready:
+            group.leader = sid
+            self._opening.append(group)
+            promised -= group.prefix // self.block_size
+        self._own[sid] = promised
+
+    def _leave(self, sid: int) -> Group:
+        """A member has finished or was evicted."""
+        group = self._groups[self._rank[sid]]
+        group.running -= 1
+        self._committed -= self._own.pop(sid)
+        return group
+
+    def _close(self, group: Group) -> None:
+        """The prefix is held no longer; whoever needs it again computes it again."""
+        self._committed -= group.prefix // self.block_size
+        self._held.pop(group.rank, None)
+        group.ready, group.leader = False, -1
+
+    def _make_room(self, view: EngineView) -> StepPlan:
+        """The next step's decodes lack blocks: let go of a prefix that nobody uses now, or evict the sequence admitted last."""
+        idle = [group for group in self._held.values() if group.running == 0]
+        if idle:
+            return self._let_go([max(idle, key=_rank)])
+        running = view.running
+        for seq in running:
+            # whoever has outgrown what was expected of it is no longer counted on
+            more = -(-(seq.n_known + 1) // self.block_size) - self._groups[self._rank[seq.sid]].prefix // self.block_size
+            self._committed += max(0, more - self._own[seq.sid])
+            self._own[seq.sid] = max(more, self._own[seq.sid])
+        sid = running[-1].sid
+        group = self._leave(sid)
+        if group.leader == sid and not group.ready:
+            self._opening.remove(group)
+            self._close(group)
+        if not group.waiting:
+            insort(self._pending, group, key=_last_first)
+        group.waiting.append(sid)
+        self._evicting = True
+        return StepPlan(decode=False, evict=(sid,))
+
+    def _let_go(self, groups: list[Group]) -> StepPlan:
+        for group in groups:
+            self._close(group)
+        return StepPlan(decode=False, unpin=tuple(group.rank for group in groups))
+
+    def _reject(self, group: Group) -> StepPlan:
+        """The next member is longer than the memory."""
+        sid = group.waiting.pop()
+        group.unfinished -= 1
+        if not group.waiting:
+            self._pending.remove(group)
+        return StepPlan(decode=False, reject=(sid,))
+
+
+def _rank(group: Group) -> int:
+    return group.rank
+
+
+def _last_first(group: Group) -> int:
+    return -group.rank
