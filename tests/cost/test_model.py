@@ -1,6 +1,7 @@
 """The NumPy cost model against the compiled one, and Sarathi's choice of a chunk against trying them all."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def compiled(t, decodes, context, prefill, emitted):
     area = float((new * past + new * (new + 1) / 2).sum()) if prefill else 0.0
     cached = int(past.sum()) if prefill else 0
     rounded = int((-(-past // t.kv_scale) * t.kv_scale).sum()) if prefill else 0
-    attention = kernel.decode_attention(cp, t.decode_table, decodes, context) + kernel.prefill_attention(
+    attention = kernel.decode_attention(cp, t.decode_table, decodes, context, 0) + kernel.prefill_attention(
         cp, t.prefill_table, t.prefill_long, len(prefill), tokens, area, cached + tokens, float((new**2).sum()), rounded
     )
     device = t.n_layers * (kernel.lookup(t.layer, decodes + tokens) + attention) + kernel.lookup(t.head, decodes + emitted)
@@ -142,3 +143,24 @@ def test_the_chunk_is_the_largest_that_meets_the_target(llama, target, decodes):
 def test_lookup_goes_on_with_the_last_slope():
     table = np.array([0.0, 1.0, 3.0])
     np.testing.assert_allclose(lookup(table, [0, 2, 3, 10]), [0, 3, 5, 19])
+
+
+@given(decodes=st.integers(1, 64), mean=st.integers(1, 4000), share=st.floats(0, 1), compute=st.floats(0, 3), steps=st.integers(1, 300))
+def test_stretches_with_shared_contexts_are_sums_of_steps(llama, decodes, mean, share, compute, steps):
+    t = replace(llama.tables, prefill_flop_s=compute * llama.tables.decode_byte_s)
+    cp, context, shared = kernel.pack(t), decodes * mean, int(share * decodes * mean)
+    model = CostModel(t)
+    summed = crossed = 0.0
+    for k in range(steps):
+        attention = model.decode_attention(decodes, context + k * decodes, shared)
+        assert attention == pytest.approx(kernel.decode_attention(cp, t.decode_table, decodes, context + k * decodes, shared))
+        device = t.n_layers * (kernel.lookup(t.layer, decodes) + attention) + kernel.lookup(t.head, decodes)
+        summed += max(device, t.launch) + t.cpu + t.cpu_per_seq * decodes
+    left = steps
+    while left:
+        first, slope, length = kernel.decode_segment(cp, t.layer, t.head, t.decode_table, decodes, context, shared, 0)
+        m = min(left, length)
+        crossed += m * first + slope * m * (m - 1) / 2
+        context += m * decodes
+        left -= m
+    assert crossed == pytest.approx(summed, rel=1e-9)

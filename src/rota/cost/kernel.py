@@ -38,17 +38,22 @@ def lookup(table, n):
 
 
 @njit(cache=True)
-def decode_attention(cp, decode_table, n, context):
-    """Seconds of one layer's decode attention of `n` sequences whose contexts sum to `context`."""
+def decode_attention(cp, decode_table, n, context, shared):
+    """Seconds of one layer's decode attention of `n` sequences whose contexts sum to `context`.
+
+    Of these, `shared` tokens are read for another of the sequences too, and so only once. What is left to read may then take less
+    time than computing all, at the rate of prefill attention.
+    """
     if n == 0:
         return 0.0
     if cp[KIND] == TABLE:
         scale = int(cp[KV_SCALE])
-        column = (context // n + scale - 1) // scale
+        column = ((context - shared) // n + scale - 1) // scale
         row = min(n, decode_table.shape[0]) - 1
         column = min(column, decode_table.shape[1] - 1)
         return decode_table[row, column] * (cp[BATCH] if n > 1 else 1.0)
-    return cp[D_FLOOR] + cp[D_BYTE] * context
+    read = cp[D_BYTE] * (context - shared)
+    return cp[D_FLOOR] + (max(read, cp[P_FLOP] * context) if shared > 0 else read)
 
 
 @njit(cache=True)
@@ -96,23 +101,33 @@ def noise_factor(cp, step):
 
 
 @njit(cache=True)
-def decode_segment(cp, layer, head, decode_table, n, context, step):
+def decode_segment(cp, layer, head, decode_table, n, context, shared, step):
     """Step times of a decode-only stretch as an arithmetic series: (first, slope, length), seconds, seconds, steps.
 
-    The series holds for `length` steps from contexts that sum to `context` (which grows by `n` a step).
+    The series holds for `length` steps from contexts that sum to `context` (which grows by `n` a step; `shared` stays).
     """
-    device = cp[LAYERS] * (lookup(layer, n) + decode_attention(cp, decode_table, n, context)) + lookup(head, n)
+    device = cp[LAYERS] * (lookup(layer, n) + decode_attention(cp, decode_table, n, context, shared)) + lookup(head, n)
     host = cp[CPU] + cp[CPU_SEQ] * n
     if cp[NOISE] != 0.0:
         return max(device, cp[LAUNCH]) * noise_factor(cp, step) + host, 0.0, 1
     if cp[KIND] == TABLE:
         scale = int(cp[KV_SCALE])
-        mean = context // n
+        mean = (context - shared) // n
         column = (mean + scale - 1) // scale
         return max(device, cp[LAUNCH]) + host, 0.0, column * scale - mean + 1
-    slope = cp[LAYERS] * cp[D_BYTE] * n
+    rate = cp[D_BYTE]
+    length = 1 << 40
+    if shared > 0:
+        ahead = cp[P_FLOP] * context - rate * (context - shared)  # of computing over reading
+        closing = n * (rate - cp[P_FLOP])
+        if ahead > 0.0:
+            rate = cp[P_FLOP]
+            length = max(1, math.ceil(ahead / closing)) if closing > 0.0 else length
+        elif closing < 0.0:
+            length = math.floor(ahead / closing) + 1
+    slope = cp[LAYERS] * rate * n
     if device < cp[LAUNCH]:
         if slope == 0.0:
-            return cp[LAUNCH] + host, 0.0, 1 << 40
-        return cp[LAUNCH] + host, 0.0, max(1, math.ceil((cp[LAUNCH] - device) / slope))
-    return device + host, slope, 1 << 40
+            return cp[LAUNCH] + host, 0.0, length
+        return cp[LAUNCH] + host, 0.0, min(length, max(1, math.ceil((cp[LAUNCH] - device) / slope)))
+    return device + host, slope, length

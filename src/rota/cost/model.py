@@ -116,17 +116,18 @@ class CostModel:
             raise InputError(f"no chunk meets a TBT of {target * 1e3:g} ms: {CHUNK} tokens take {least * 1e3:.1f} ms; allow more")
         return best
 
-    def decode_attention(self, decodes: int, context: int) -> float:
-        """Seconds of one layer's decode attention."""
+    def decode_attention(self, decodes: int, context: int, shared: int = 0) -> float:
+        """Seconds of one layer's decode attention; `shared` tokens of the context are read once for several sequences."""
         t = self.tables
         if decodes == 0:
             return 0.0
         if t.kind == TABLE:
-            column = -(-(context // decodes) // t.kv_scale)
+            column = -(-((context - shared) // decodes) // t.kv_scale)
             rows, columns = t.decode_table.shape
             seconds = t.decode_table[min(decodes, rows) - 1, min(column, columns - 1)]
             return float(seconds) * (t.batch_factor if decodes > 1 else 1.0)
-        return t.decode_floor + t.decode_byte_s * context
+        read = t.decode_byte_s * (context - shared)
+        return t.decode_floor + (max(read, t.prefill_flop_s * context) if shared else read)
 
     def prefill_attention(self, prefill: Sequence[tuple[int, int]]) -> float:
         """Seconds of one layer's prefill attention over chunks (cached, new)."""

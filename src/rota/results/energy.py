@@ -2,7 +2,7 @@
 
     E = idle_watts * replicas * makespan + joule_flop * FLOP + joule_byte * bytes
     FLOP  = n_layers * (linear_flops * tokens + attention_flops * (prefill_area + decode_context))
-    bytes = weight_bytes * weight_passes + n_layers * kv_bytes * (prefill_context + decode_context) + expert_bytes
+    bytes = weight_bytes * weight_passes + n_layers * kv_bytes * (prefill_context + decode_context - shared_context) + expert_bytes
 
 Tokens are computed ones, prompt and decode, recomputation included. Idle power is drawn for the whole makespan by every replica;
 work adds to it per operation and per byte moved. The output head is left out (below 2% of the FLOPs of a model of 7B parameters
@@ -28,7 +28,7 @@ def operations(run: Run) -> tuple[float, float]:
     )
     moved = (
         constants["weight_bytes"] * totals["weight_passes"]
-        + layers * constants["kv_bytes"] * (totals["prefill_context"] + totals["decode_context"])
+        + layers * constants["kv_bytes"] * (totals["prefill_context"] + totals["decode_context"] - totals.get("shared_context", 0.0))
         + totals["expert_bytes"]
     )
     return float(flops), float(moved)

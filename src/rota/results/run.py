@@ -37,7 +37,8 @@ class Run:
     tbt_histogram : int64 (TBT_BINS,)
         Token gaps of the whole run.
     totals : dict
-        ``busy`` (s, all replicas), ``steps``, ``decode_tokens``, ``prefill_tokens``, ``decode_context`` (sum of context read by decodes),
+        ``busy`` (s, all replicas), ``steps``, ``decode_tokens``, ``prefill_tokens``, ``decode_context`` (sum of context that decodes attend to),
+        ``shared_context`` (of it, tokens not read because another sequence's decode reads them in the same step),
         ``prefill_area`` (sum of n p + n (n + 1) / 2), ``prefill_context`` (sum of p + n), ``expert_bytes``, ``weight_passes`` (layer-steps),
         ``plans`` (policy calls), ``events``, ``seconds`` (wall time of the simulation), ``peak_blocks``.
     timeline : dict of float64 arrays

@@ -13,6 +13,7 @@ from rota.mechanisms.simulator.state import (
     A_PASSES,
     A_PCONTEXT,
     A_PREFILL,
+    A_SHARED,
     A_STEPS,
     EVENTS,
     LOG_ON,
@@ -25,8 +26,11 @@ from rota.mechanisms.simulator.state import (
 
 
 @njit(cache=True)
-def device_seconds(e, rows, context, works):
-    """(layers, head, prompt tokens, sequences) of the step in `out`: seconds of all layers and of the output head; accumulates totals."""
+def device_seconds(e, rows, context, shared, works):
+    """(layers, head, prompt tokens, sequences) of the step in `out`: seconds of all layers and of the output head; accumulates totals.
+
+    Of the decodes' contexts, which sum to `context`, `shared` tokens are read for another sequence anyway.
+    """
     seq, out, cp, acc = e.seq, e.out, e.cp, e.acc
     m = out[N_WORK]
     layers = e.ctl[N_LAYERS]
@@ -55,7 +59,7 @@ def device_seconds(e, rows, context, works):
         squares += float(count) * count
         past_sum += (past + scale - 1) // scale * scale
         at += WORK_SIZE
-    decode_s = decode_attention(cp, e.decode_table, rows, context)
+    decode_s = decode_attention(cp, e.decode_table, rows, context, shared)
     prefill_s = prefill_attention(cp, e.prefill_table, e.prefill_long, m, tokens, area, pcontext, squares, past_sum)
     span = hi - lo if m > 0 else 0
     seconds = span * (lookup(e.layer, rows + tokens) + decode_s + prefill_s)
@@ -66,6 +70,7 @@ def device_seconds(e, rows, context, works):
     acc[A_DECODE] += rows
     acc[A_PREFILL] += tokens * part
     acc[A_CONTEXT] += context
+    acc[A_SHARED] += shared
     acc[A_AREA] += area * part
     acc[A_PCONTEXT] += pcontext * part
     acc[A_EXPERT] += span * lookup(e.expert, rows + tokens) + (layers - span) * lookup(e.expert, rows)

@@ -33,12 +33,14 @@ from rota.mechanisms.simulator.state import (
     G_FRESH,
     G_HEAP,
     G_N,
+    G_SHARED,
     G_STACK,
     G_STEP,
     HEAP_AT,
     JOIN,
     KEY,
     OUTPUT,
+    SLOT,
 )
 from rota.results.run import TBT_BINS, TBT_MIN, TBT_STEP
 
@@ -166,6 +168,25 @@ def schedule(e, g, sid):
 
 
 @njit(cache=True)
+def count_reader(e, g, sid, by):
+    """With shared attention: a member begins (1) or ceases (-1) to read the blocks of its prompt; G_SHARED is what others read for it."""
+    if e.readers.shape[1] == 0:
+        return
+    size = e.ctl[BLOCK_SIZE]
+    slot = e.own[sid, SLOT]
+    twice = 0
+    for i in range(e.seq[sid, PROMPT] // size):
+        b = e.held[slot, i]
+        if by < 0:
+            e.readers[g, b] -= 1
+        if e.readers[g, b] > 0:
+            twice += size
+        if by > 0:
+            e.readers[g, b] += 1
+    e.grp[g, G_SHARED] += by * twice
+
+
+@njit(cache=True)
 def join(e, g, sid):
     """A sequence whose prompt is complete (or that was paused) becomes a member; its last token came at LAST_TOKEN."""
     last = e.tim[sid, LAST_TOKEN]
@@ -175,6 +196,7 @@ def join(e, g, sid):
     e.seq[sid, PHASE] = DECODE
     e.grp[g, G_N] += 1
     e.grp[g, G_CONTEXT] += e.seq[sid, KNOWN]
+    count_reader(e, g, sid, 1)
     schedule(e, g, sid)
     if last != e.last[g]:
         e.own[sid, FRESH] = 1
@@ -259,6 +281,7 @@ def leave(e, g, sid):
         _leave_bucket(e, g, sid)
     e.grp[g, G_N] -= 1
     e.grp[g, G_CONTEXT] -= e.seq[sid, KNOWN]
+    count_reader(e, g, sid, -1)
     if e.own[sid, FRESH]:
         e.own[sid, FRESH] = 0
         n = e.grp[g, G_FRESH]

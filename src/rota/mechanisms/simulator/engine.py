@@ -76,8 +76,9 @@ class Engine:
                 f"policy {policy.name} needs {', '.join(missing)}, which the simulator does not offer with "
                 f"pipeline_parallel_size={spec.pp}; choose another policy or pipeline_parallel_size=1"
             )
-        if "pin" in policy.requires and not policy.prefix_caching:
-            raise UnsupportedPolicy(f"policy {policy.name} pins cached KV without a prefix cache; turn prefix caching on")
+        shares = sorted(policy.requires & {"pin", "shared_attention"})
+        if shares and not policy.prefix_caching:
+            raise UnsupportedPolicy(f"policy {policy.name} needs {', '.join(shares)} without a prefix cache; turn prefix caching on")
         self.policy = copy.deepcopy(policy)
         if "oracle" in policy.requires:
             cast(OraclePolicy, self.policy).tell(trace)
@@ -92,7 +93,8 @@ class Engine:
         self.policy.start(self.limits)
         self.set_state(new_state(
             trace, shared, spec, max_seqs=policy.max_seqs, max_step_tokens=most_tokens, caching=policy.prefix_caching,
-            priority=policy.order == "priority", follows=policy.follows, compress=compress, log=log, seed=seed, chains=chains,
+            priority=policy.order == "priority", follows=policy.follows,
+            shared_attention="shared_attention" in policy.requires, compress=compress, log=log, seed=seed, chains=chains,
         ))  # fmt: skip
         self._twin = self.policy.twin() if compiled and getattr(self.policy, "twin", None) else None
 

@@ -18,6 +18,7 @@ from rota.mechanisms.simulator.state import (
     G_CONTEXT,
     G_HEAP,
     G_N,
+    G_SHARED,
     L_ACTIVE,
     L_GROUP,
     L_WORK,
@@ -43,7 +44,7 @@ def launch(e):
     decode = out[DECODE_FLAG] != 0 and e.grp[g, G_N] > 0
     rows = e.grp[g, G_N] if decode else 0
     context = e.grp[g, G_CONTEXT] if decode else 0
-    layers_s, head_s, tokens, seqs = device_seconds(e, rows, context, works)
+    layers_s, head_s, tokens, seqs = device_seconds(e, rows, context, e.grp[g, G_SHARED] if decode else 0, works)
     pp = ctl[STAGES]
     host = cp[CPU] + cp[CPU_SEQ] * seqs
     factor = noise_factor(cp, ctl[STEPS])

@@ -253,7 +253,7 @@ def _collect(
             raise PlanRejected("I9", f"policy {policy.name} holds pins on {kept} KV blocks though all is done; release a program's pin when it ends")
     acc = sum(e.state.acc for e in engines)
     names = ("busy", "steps", "decode_tokens", "prefill_tokens", "decode_context", "prefill_area", "prefill_context", "expert_bytes",
-             "weight_passes")  # fmt: skip
+             "weight_passes", "shared_context")  # fmt: skip
     totals = {name: float(acc[i]) for i, name in enumerate(names)}
     totals["plans"] = float(sum(e.state.ctl[st.PLANS] for e in engines))
     totals["events"] = float(sum(e.state.ctl[st.EVENTS] for e in engines))

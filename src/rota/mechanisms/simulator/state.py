@@ -30,14 +30,14 @@ OWN_COLUMNS = 18
 # entries of flt
 NOW, UNTIL, WAKE_AT, TL_WIDTH, NEXT_EVENT = range(5)
 # entries of grp, int64 (groups, GRP): the standing set (AVAIL) and, with pipeline parallelism, the sets in flight
-G_N, G_STEP, G_CONTEXT, G_HEAP, G_STACK, G_FRESH, G_BUCKETED, G_NUMBER = range(8)
-GRP = 8
+G_N, G_STEP, G_CONTEXT, G_HEAP, G_STACK, G_FRESH, G_BUCKETED, G_NUMBER, G_SHARED = range(9)
+GRP = 9
 # entries of lane, int64 (lanes, LANE): steps in flight
 L_GROUP, L_WORK, L_LO, L_HI, L_ACTIVE, L_LEFT = range(6)
 LANE = 6
 # entries of acc, float64
-(A_BUSY, A_STEPS, A_DECODE, A_PREFILL, A_CONTEXT, A_AREA, A_PCONTEXT, A_EXPERT, A_PASSES) = range(9)
-ACC = 9
+(A_BUSY, A_STEPS, A_DECODE, A_PREFILL, A_CONTEXT, A_AREA, A_PCONTEXT, A_EXPERT, A_PASSES, A_SHARED) = range(10)
+ACC = 10
 # timeline columns: sequences decoding, prompt tokens, blocks used, waiting, busy; each times seconds (tokens excepted)
 TL_BINS, TL_COLUMNS = 1024, 5
 #: Rows that a cache holds: columns of many requests are filled so many rows at a time, which takes half as long for a million.
@@ -98,6 +98,7 @@ class State(NamedTuple):
     chain_block: np.ndarray
     arrived: np.ndarray  # what a policy that follows has not been told of yet
     finished: np.ndarray
+    readers: np.ndarray  # members of each group that hold a block, if attention reads such blocks once
 
 
 def request_columns(trace: Trace, engine: EngineSpec) -> dict[str, np.ndarray]:
@@ -157,7 +158,7 @@ def _programs(program: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def new_state(
     trace: Trace, shared: dict[str, np.ndarray], engine: EngineSpec, *, max_seqs: int, max_step_tokens: int, caching: bool,
-    priority: bool, follows: bool, compress: bool, log: bool, seed: int, chains: tuple[np.ndarray, np.ndarray],
+    priority: bool, follows: bool, shared_attention: bool, compress: bool, log: bool, seed: int, chains: tuple[np.ndarray, np.ndarray],
 ) -> State:  # fmt: skip
     """An idle engine. Raises `InputError` where the trace's hash runs do not consist of whole KV blocks."""
     n, size, pp = len(trace), engine.block_size, engine.pp
@@ -209,4 +210,5 @@ def new_state(
         slots=np.arange(seats if caching else 1, dtype=np.int64)[::-1].copy(), chain=chains[0], chain_start=chains[1],
         chain_block=np.array([trace.hash_block // size if trace.hash_ids is not None and caching else 0], np.int64),
         arrived=np.zeros(n if follows else 1, np.int64), finished=np.zeros(n if follows else 1, np.int64),
+        readers=np.zeros((groups, blocks if shared_attention else 0), np.int64),
     )  # fmt: skip

@@ -32,6 +32,7 @@ from rota.mechanisms.simulator.account import device_seconds, note
 from rota.mechanisms.simulator.blocks import commit, grow
 from rota.mechanisms.simulator.decodes import (
     count_gaps,
+    count_reader,
     gap_bin,
     join,
     leave,
@@ -50,6 +51,7 @@ from rota.mechanisms.simulator.state import (
     A_DECODE,
     A_EXPERT,
     A_PASSES,
+    A_SHARED,
     A_STEPS,
     AVAIL,
     B_NEXT,
@@ -60,6 +62,7 @@ from rota.mechanisms.simulator.state import (
     G_FRESH,
     G_HEAP,
     G_N,
+    G_SHARED,
     G_STEP,
     GHOST_CONTEXT,
     GHOSTS,
@@ -114,6 +117,7 @@ def finish_due(e, g, now, padded):
         else:
             e.grp[g, G_N] += 1
             e.grp[g, G_CONTEXT] += e.seq[sid, KNOWN]
+            count_reader(e, g, sid, 1)
             schedule(e, g, sid)
     return ended
 
@@ -186,7 +190,7 @@ def _one_step(e):
     ghosts = ctl[GHOSTS] if decode else 0
     rows = (e.grp[g, G_N] if decode else 0) + ghosts
     context = (e.grp[g, G_CONTEXT] if decode else 0) + (ctl[GHOST_CONTEXT] if decode else 0)
-    layers_s, head_s, tokens, seqs = device_seconds(e, rows, context, works)
+    layers_s, head_s, tokens, seqs = device_seconds(e, rows, context, e.grp[g, G_SHARED] if decode else 0, works)
     start = e.flt[NOW]
     dt = max(layers_s + head_s, cp[LAUNCH]) * noise_factor(cp, ctl[STEPS]) + cp[CPU] + cp[CPU_SEQ] * seqs
     now = start + dt
@@ -235,9 +239,10 @@ def _stretch(e, limit):
     now = start
     done = 0
     context = e.grp[g, G_CONTEXT] + ctl[GHOST_CONTEXT]
+    shared = e.grp[g, G_SHARED]
     longest = 0.0
     while done < most and now < limit:
-        first, slope, length = decode_segment(cp, e.layer, e.head, e.decode_table, rows, context, ctl[STEPS])
+        first, slope, length = decode_segment(cp, e.layer, e.head, e.decode_table, rows, context, shared, ctl[STEPS])
         m = min(length, most - done)
         if now + series(first, slope, m) > limit:
             m = steps_within(first, slope, m, limit - now)
@@ -253,6 +258,7 @@ def _stretch(e, limit):
     acc[A_DECODE] += float(rows) * done
     acc[A_EXPERT] += done * ctl[N_LAYERS] * lookup(e.expert, rows)
     acc[A_PASSES] += done * ctl[N_LAYERS]
+    acc[A_SHARED] += float(shared) * done
     note(e, start, now, rows, 0, done)
     size = ctl[BLOCK_SIZE]
     if ctl[CACHING]:
