@@ -96,7 +96,7 @@ class BatchLLM(Batching):
             raise InputError(f"policy {self.name} plans whole jobs and was told of none; let all requests arrive at once (--offline)")
         super().start(limits)
         group, prefix, order = self._planned
-        self._rank = np.argsort(order)[group].tolist()
+        self._rank: list[int] = np.argsort(order)[group].tolist()
         ranked = np.zeros(len(order), np.int64)
         ranked[self._rank] = prefix
         self._groups = [Group(rank, tokens) for rank, tokens in enumerate(ranked.tolist())]
