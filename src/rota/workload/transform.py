@@ -58,6 +58,28 @@ def last_turns(program: Ints) -> NDArray[np.bool_]:
     return last & (program >= 0)
 
 
+def take(trace: Trace, rows: Ints) -> Trace:
+    """The requests of these rows, in this order. Arrivals must still ascend, and no request may follow another.
+
+    Raises
+    ------
+    InputError
+        If requests follow others, or `rows` breaks the order of arrivals.
+    """
+    if trace.after is not None:
+        raise InputError(f"{trace.name}: requests follow others, so they can be neither picked nor put into another order")
+    columns: dict[str, Any] = {
+        name: None if (values := getattr(trace, name)) is None else values[rows]
+        for name in REQUEST_COLUMNS
+    }
+    if trace.hash_ids is not None and trace.hash_start is not None:
+        length = np.diff(trace.hash_start)[rows]
+        start = np.concatenate([[0], np.cumsum(length)])
+        at = np.arange(start[-1]) + np.repeat(trace.hash_start[rows] - start[:-1], length)
+        columns |= {"hash_ids": trace.hash_ids[at], "hash_start": start}
+    return replace(trace, **columns)
+
+
 def within(trace: Trace, longest: int) -> Trace:
     """Only the requests whose prompt and output together are at most `longest` tokens.
 
@@ -75,16 +97,8 @@ def within(trace: Trace, longest: int) -> Trace:
         )
     if not keep.any():
         raise InputError(f"{trace.name}: every request is longer than {longest} tokens; raise max_model_len or take another model")
-    columns: dict[str, Any] = {
-        name: None if (values := getattr(trace, name)) is None else values[keep]
-        for name in REQUEST_COLUMNS
-    }
-    if trace.hash_ids is not None and trace.hash_start is not None:
-        length = np.diff(trace.hash_start)
-        columns["hash_ids"] = trace.hash_ids[np.repeat(keep, length)]
-        columns["hash_start"] = np.concatenate([[0], np.cumsum(length[keep])])
     notes = trace.notes | {"left out": f"{int((~keep).sum()):,} of {len(trace):,} requests, longer than {longest:,} tokens"}
-    return replace(trace, **columns, notes=notes)
+    return replace(take(trace, np.flatnonzero(keep)), notes=notes)
 
 
 def faster(trace: Trace, factor: float) -> Trace:

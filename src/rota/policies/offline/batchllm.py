@@ -72,6 +72,8 @@ class BatchLLM(Batching):
             raise InputError(f"memory_budget must be a positive share of the KV blocks, not {memory_budget!r}")
         self.memory_budget = float(memory_budget)
         self.expected_output = whole("expected_output", expected_output)
+        if oracle is not None and np.ndim(oracle) != 1:
+            raise InputError("oracle takes the true output lengths, one per request, and so cannot be given as text")
         self.oracle = None if oracle is None else np.asarray(oracle, np.int64)
         if self.oracle is not None:
             self.name = "batchllm-oracle"  # type: ignore[misc]

@@ -29,6 +29,7 @@ STUDIES = {
         _study("past-future", "Past-Future: admission by sampled output lengths against bold, timid and all-knowing", "Gong et al., ASPLOS 2025"),
         _study("vtc", "Virtual token counter: bounded service difference between tenants, at no cost", "Sheng et al., OSDI 2024"),
         _study("continuum", "Continuum: job completion times of agents with KV held between turns", "Li et al., arXiv 2511.02230, 2025"),
+        _study("batchllm", "BatchLLM: time of offline jobs, and what each part gives", "Zheng et al., MLSys 2026"),
         _study("vidur-parity", "The simulator equals Vidur request by request", "Agrawal et al., Vidur, MLSys 2024"),
     )
 }
