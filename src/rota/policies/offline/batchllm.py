@@ -12,6 +12,7 @@ from rota.contracts.serving import ALWAYS, FINISHED, EngineView, Limits, Pin, Se
 from rota.errors import InputError
 from rota.policies.batching.policy import Batching, flag, whole
 from rota.policies.offline.groups import Group, ratios, shared_prefixes
+from rota.policies.offline.growth import Growth, peak
 
 #: Sequences held at once where memory alone is to limit them; only sizes arrays.
 NO_CAP = 4096
@@ -32,9 +33,9 @@ class BatchLLM(Batching):
         Groups with the most output per prompt token first, so that their decodes run beside prompts of later ones; otherwise in
         order of appearance.
     memory_centric : bool
-        Admit as long as prompts, expected outputs and held prefixes together fit `memory_budget`, without a limit on sequences, and
-        count only prompt tokens against `max_num_batched_tokens`. Otherwise `max_num_seqs` limits sequences, a prompt is admitted
-        when it fits the free blocks, and decodes count against the budget too.
+        Admit as long as the most that running sequences and held prefixes are expected to fill together stays within
+        `memory_budget`, without a limit on sequences, and count only prompt tokens against `max_num_batched_tokens`. Otherwise
+        `max_num_seqs` limits sequences, a prompt is admitted when it fits the free blocks, and decodes count too.
     shared_prefix_attention : bool
         Decode attention reads a prefix once for all that share it.
     max_num_batched_tokens : int
@@ -42,7 +43,7 @@ class BatchLLM(Batching):
     max_num_seqs : int
         Most sequences held at once if not `memory_centric`.
     memory_budget : float
-        Share of the KV blocks that expected use may fill; above 1 counts on sequences not being longest at the same time.
+        Share of the KV blocks that expected use may fill.
     expected_output : int
         Output tokens expected of a request for which the job says neither an estimate nor a limit.
     oracle : sequence of int, optional
@@ -57,7 +58,7 @@ class BatchLLM(Batching):
 
     def __init__(
         self, *, grouping: bool = True, ratio_order: bool = True, memory_centric: bool = True, shared_prefix_attention: bool = True,
-        max_num_batched_tokens: int = 2048, max_num_seqs: int = 256, memory_budget: float = 1.0, expected_output: int = 256,
+        max_num_batched_tokens: int = 2048, max_num_seqs: int = 256, memory_budget: float = 0.95, expected_output: int = 256,
         oracle: Sequence[int] | None = None,
     ) -> None:  # fmt: skip
         self.grouping, self.ratio_order = flag("grouping", grouping), flag("ratio_order", ratio_order)
@@ -98,6 +99,8 @@ class BatchLLM(Batching):
             raise InputError(f"policy {self.name} plans whole jobs and was told of none; let all requests arrive at once (--offline)")
         super().start(limits)
         group, prefix, order = self._planned
+        self._shared: list[int] = prefix.tolist()
+        self._whole: list[int] = (self.job.prompt + self.expected).tolist()
         self._rank: list[int] = np.argsort(order)[group].tolist()
         ranked = np.zeros(len(order), np.int64)
         ranked[self._rank] = prefix
@@ -106,12 +109,14 @@ class BatchLLM(Batching):
         self._pending: list[Group] = []
         self._opening: list[Group] = []
         self._held: dict[int, Group] = {}
-        #: Blocks that running members are expected to come to hold beyond their prefix; and all of these with the prefixes.
-        self._own: dict[int, int] = {}
-        self._committed = 0
+        #: Members that run; and blocks of the prefixes that are held or being computed.
+        self._running: set[int] = set()
+        self._prefixes = 0
         self._most = int(self.memory_budget * limits.blocks)
         self._spare = limits.blocks // 100
         self._evicting = False
+        #: The next one was refused for lack of memory: that stands until something finishes or a prefix is there.
+        self._refused = False
 
     def plan(self, view: EngineView) -> StepPlan:
         """One token for every decode, then chunks of unfinished prompts, then of new ones, group by group."""
@@ -131,7 +136,7 @@ class BatchLLM(Batching):
             left = seq.n_known - seq.n_computed
             work.append(Work(seq.sid, min(left, budget)))
             budget -= work[-1].n_tokens
-        if view.n_waiting and not evicting:
+        if view.n_waiting and not evicting and not self._refused:
             begun = len(work)
             instead = self._admit(view, work, budget, free)
             if instead:
@@ -141,13 +146,13 @@ class BatchLLM(Batching):
                 left = view.seq(work[-1].sid).n_known - view.seq(work[-1].sid).n_reusable
         if evicting or len(work) > 1 or (work and budget > 0):
             return StepPlan(tuple(work), pin=pin)
-        # what refused the next one, memory free or promised, changes only when something finishes
         return StepPlan(tuple(work), repeat=left // work[0].n_tokens if work else ALWAYS, pin=pin)
 
     def _listen(self, view: EngineView) -> tuple[tuple[Pin, ...], tuple[int, ...]]:
         """Take in what has arrived and finished. Prefixes to hold from now on, and to let go of."""
         for seq in view.finished:
             self._leave(seq.sid).unfinished -= 1
+            self._refused = False
         if view.arrived:
             for seq in view.arrived:
                 group = self._groups[self._rank[seq.sid]]
@@ -164,6 +169,7 @@ class BatchLLM(Batching):
                 self._held[group.rank] = group
                 pins.append(Pin(group.rank, group.leader, group.prefix))
         if pins:
+            self._refused = False
             self._opening = [group for group in self._opening if not group.ready]
         over = [group for group in self._held.values() if group.unfinished == 0]
         for group in over:
@@ -174,6 +180,7 @@ class BatchLLM(Batching):
         """Add members of pending groups to `work`, in order; or what must be done first."""
         seats = self.max_seqs - view.n_running
         ledger, begun = view.ledger(), len(work)
+        growth: Growth | None = None
         for at in range(len(self._pending) - 1, -1, -1):
             group = self._pending[at]
             while group.waiting and (group.ready or group.leader < 0):
@@ -184,48 +191,60 @@ class BatchLLM(Batching):
                 if known > self.longest:
                     return self._reject(group) if len(work) == begun else None
                 alone = not work and view.n_running == 0
-                promised = self._promise(group, seq)
                 need = ledger.need(seq.sid, known)
                 if alone and need > free:
                     return self._let_go([other for other in self._held.values() if other is not group])
-                if not alone and (need > free - self._spare or (self.memory_centric and self._committed + promised > self._most)):
+                if self.memory_centric and need <= free:
+                    growth = (self._growth(view) if growth is None else growth).joined_by(*self._expects(seq))
+                if not alone and (need > free - self._spare or not self._fits(group, growth)):
+                    self._refused = True
                     return None
                 n = min(known - seq.n_reusable, budget)
                 work.append(Work(seq.sid, n, known))
                 free -= need
                 budget -= n
                 seats -= 1
-                self._join(group, promised)
+                self._join(group)
             if not group.waiting:
                 del self._pending[at]
         return None
 
-    def _promise(self, group: Group, seq: SeqView) -> int:
-        """Blocks that admitting `seq` is expected to take in the end, with the group's prefix if it is the first to take it."""
-        tokens = max(seq.n_prompt + int(self.expected[seq.sid]), seq.n_known + 1)
-        return -(-tokens // self.block_size) - (group.prefix // self.block_size if group.ready else 0)
+    def _growth(self, view: EngineView) -> Growth:
+        """What running members are expected to grow by."""
+        return Growth.of([self._expects(view.seq(sid)) for sid in self._running])
 
-    def _join(self, group: Group, promised: int) -> None:
+    def _expects(self, seq: SeqView) -> tuple[int, int]:
+        """Tokens still to come, at least one, and tokens held beyond the prefix."""
+        known = seq.n_known
+        return max(self._whole[seq.sid] - known, 1), known - self._shared[seq.sid]
+
+    def _fits(self, group: Group, growth: Growth | None) -> bool:
+        """Whether the budget will hold, with the group's prefix."""
+        if growth is None:
+            return True
+        prefixes = self._prefixes + (0 if group.ready else group.prefix // self.block_size)
+        return peak(growth, self.block_size) + prefixes <= self._most
+
+    def _join(self, group: Group) -> None:
         """The next member of `group` is admitted."""
         sid = group.waiting.pop()
         group.running += 1
-        self._committed += promised
+        self._running.add(sid)
         if not group.ready:
             group.leader = sid
             self._opening.append(group)
-            promised -= group.prefix // self.block_size
-        self._own[sid] = promised
+            self._prefixes += group.prefix // self.block_size
 
     def _leave(self, sid: int) -> Group:
         """A member has finished or was evicted."""
         group = self._groups[self._rank[sid]]
         group.running -= 1
-        self._committed -= self._own.pop(sid)
+        self._running.remove(sid)
         return group
 
     def _close(self, group: Group) -> None:
         """The prefix is held no longer; whoever needs it again computes it again."""
-        self._committed -= group.prefix // self.block_size
+        self._prefixes -= group.prefix // self.block_size
         self._held.pop(group.rank, None)
         group.ready, group.leader = False, -1
 
@@ -234,13 +253,8 @@ class BatchLLM(Batching):
         idle = [group for group in self._held.values() if group.running == 0]
         if idle:
             return self._let_go([max(idle, key=_rank)])
-        running = view.running
-        for seq in running:
-            # whoever has outgrown what was expected of it is no longer counted on
-            more = -(-(seq.n_known + 1) // self.block_size) - self._groups[self._rank[seq.sid]].prefix // self.block_size
-            self._committed += max(0, more - self._own[seq.sid])
-            self._own[seq.sid] = max(more, self._own[seq.sid])
-        sid = running[-1].sid
+        self._refused = False
+        sid = view.running[-1].sid
         group = self._leave(sid)
         if group.leader == sid and not group.ready:
             self._opening.remove(group)
@@ -252,6 +266,7 @@ class BatchLLM(Batching):
         return StepPlan(decode=False, evict=(sid,))
 
     def _let_go(self, groups: list[Group]) -> StepPlan:
+        self._refused = False
         for group in groups:
             self._close(group)
         return StepPlan(decode=False, unpin=tuple(group.rank for group in groups))
