@@ -135,7 +135,7 @@ def test_shared_attention_reads_each_block_once(small_engine):
 def test_memory_budget_is_kept(small_engine):
     trace = load_trace(SMALL, seed=1)
     engine = small_engine(400)
-    run = simulate(trace, BatchLLM(oracle=trace.output, memory_budget=0.5), engine)
+    run = simulate(trace, BatchLLM(estimates="oracle", memory_budget=0.5), engine)
     assert run.policy == "batchllm-oracle"
     assert run.totals["peak_blocks"] <= 200
     assert run.preemptions.sum() == 0
@@ -162,6 +162,7 @@ def test_only_whole_jobs():
     [
         ({"memory_budget": 0}, "memory_budget must be a positive share"),
         ({"memory_centric": False, "max_num_batched_tokens": 9}, "below max_num_seqs=256"),
+        ({"estimates": "guess"}, "estimates must be 'given', 'limit' or 'oracle', not 'guess'"),
         ({"grouping": 1}, "grouping must be True or False"),
     ],
 )

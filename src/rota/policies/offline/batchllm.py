@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Sequence
 
 import numpy as np
 
-from rota.contracts.offline import Job
+from rota.contracts.offline import Ints, Job
 from rota.contracts.serving import ALWAYS, FINISHED, EngineView, Limits, Pin, SeqView, StepPlan, Work
 from rota.errors import InputError
 from rota.policies.batching.policy import Batching, flag, whole
 from rota.policies.offline.groups import Group, ratios, shared_prefixes
 from rota.policies.offline.growth import Growth, peak
+from rota.workload.trace import Trace
 
 #: Sequences held at once where memory alone is to limit them; only sizes arrays.
 NO_CAP = 4096
@@ -44,10 +44,11 @@ class BatchLLM(Batching):
         Most sequences held at once if not `memory_centric`.
     memory_budget : float
         Share of the KV blocks that expected use may fill.
+    estimates : {"given", "limit", "oracle"}
+        Output expected of a request: the job's estimate if it has one; or its limit; or the truth, for experiments, as the policy's
+        name then says.
     expected_output : int
         Output tokens expected of a request for which the job says neither an estimate nor a limit.
-    oracle : sequence of int, optional
-        True output lengths, instead of estimates: for experiments only, and the policy then says so in its name.
     """
 
     name = "batchllm"
@@ -58,8 +59,8 @@ class BatchLLM(Batching):
 
     def __init__(
         self, *, grouping: bool = True, ratio_order: bool = True, memory_centric: bool = True, shared_prefix_attention: bool = True,
-        max_num_batched_tokens: int = 2048, max_num_seqs: int = 256, memory_budget: float = 0.95, expected_output: int = 256,
-        oracle: Sequence[int] | None = None,
+        max_num_batched_tokens: int = 2048, max_num_seqs: int = 256, memory_budget: float = 0.95, estimates: str = "given",
+        expected_output: int = 256,
     ) -> None:  # fmt: skip
         self.grouping, self.ratio_order = flag("grouping", grouping), flag("ratio_order", ratio_order)
         self.memory_centric = flag("memory_centric", memory_centric)
@@ -73,38 +74,47 @@ class BatchLLM(Batching):
             raise InputError(f"memory_budget must be a positive share of the KV blocks, not {memory_budget!r}")
         self.memory_budget = float(memory_budget)
         self.expected_output = whole("expected_output", expected_output)
-        if oracle is not None and np.ndim(oracle) != 1:
-            raise InputError("oracle takes the true output lengths, one per request, and so cannot be given as text")
-        self.oracle = None if oracle is None else np.asarray(oracle, np.int64)
-        if self.oracle is not None:
-            self.name = "batchllm-oracle"  # type: ignore[misc]
+        if estimates not in ("given", "limit", "oracle"):
+            raise InputError(f"estimates must be 'given', 'limit' or 'oracle', not {estimates!r}")
+        self.estimates = estimates
         wants = {"chunk", "hybrid", "prefix_cache"} | ({"pin"} if self.grouping else set())
-        self.requires = frozenset(wants | ({"shared_attention"} if flag("shared_prefix_attention", shared_prefix_attention) else set()))
+        wants |= {"shared_attention"} if flag("shared_prefix_attention", shared_prefix_attention) else set()
+        if estimates == "oracle":
+            self.name = "batchllm-oracle"  # type: ignore[misc]
+            wants.add("oracle")
+        self.requires = frozenset(wants)
         self.job: Job | None = None
 
     def prepare(self, job: Job) -> None:
         """Group and order the job."""
-        guess = np.where(job.estimate > 0, job.estimate, np.where(job.max_new > 0, job.max_new, self.expected_output))
-        self.expected = guess if self.oracle is None else self.oracle
+        self.job = job
         n = len(job.prompt)
-        group, prefix = shared_prefixes(job) if self.grouping else (np.arange(n), np.zeros(n, np.int64))
+        self._grouped = shared_prefixes(job) if self.grouping else (np.arange(n), np.zeros(n, np.int64))
+        limit = np.where(job.max_new > 0, job.max_new, self.expected_output)
+        self._expect(job, limit if self.estimates == "limit" else np.where(job.estimate > 0, job.estimate, limit))
+
+    def tell(self, trace: Trace) -> None:
+        """The truth instead of estimates."""
+        assert self.job is not None
+        self._expect(self.job, trace.output)
+
+    def _expect(self, job: Job, output: Ints) -> None:
+        """Order the groups, and note how long each request is expected to become."""
+        group, prefix = self._grouped
         order = np.arange(int(group.max()) + 1)
         if self.ratio_order:
-            order = np.argsort(-ratios(group, prefix, job.prompt, self.expected), kind="stable")
-        self.job, self._planned = job, (group, prefix, order)
+            order = np.argsort(-ratios(group, prefix, job.prompt, output), kind="stable")
+        self._shared: list[int] = prefix.tolist()
+        self._whole: list[int] = (job.prompt + output).tolist()
+        self._rank: list[int] = np.argsort(order)[group].tolist()
 
     def start(self, limits: Limits) -> None:
         """Take over an engine's limits."""
         if self.job is None:
             raise InputError(f"policy {self.name} plans whole jobs and was told of none; let all requests arrive at once (--offline)")
         super().start(limits)
-        group, prefix, order = self._planned
-        self._shared: list[int] = prefix.tolist()
-        self._whole: list[int] = (self.job.prompt + self.expected).tolist()
-        self._rank: list[int] = np.argsort(order)[group].tolist()
-        ranked = np.zeros(len(order), np.int64)
-        ranked[self._rank] = prefix
-        self._groups = [Group(rank, tokens) for rank, tokens in enumerate(ranked.tolist())]
+        tokens = dict(zip(self._rank, self._shared, strict=True))
+        self._groups = [Group(rank, tokens[rank]) for rank in range(len(tokens))]
         #: Groups with waiting members, the next one last; those whose prefix is being computed; those whose prefix is held.
         self._pending: list[Group] = []
         self._opening: list[Group] = []
