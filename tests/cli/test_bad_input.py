@@ -55,6 +55,10 @@ BAD_OPTIONS = {
     "policy option without value": ([*ON, "--policy", "sarathi:max_num_seqs"], ["max_num_seqs"]),
     "policy option that is no number": ([*ON, "--policy", "sarathi:max_num_seqs=lots"], ["max_num_seqs", "lots"]),
     "policy with budget 0": ([*ON, "--policy", "sarathi:max_num_batched_tokens=0"], ["max_num_batched_tokens"]),
+    "offline with a pace": ([*ON, "--offline", "--rate", "2"], ["--offline", "--rate"]),
+    "offline with an objective": ([*ON, "--offline", "--slo", "ttft=2"], ["--offline", "--slo"]),
+    "whole jobs online": ([*ON, "--policy", "batchllm"], ["batchllm", "--offline"]),
+    "tokenizer without prompts": ([*ON, "--tokenizer", "tokenizer.json"], ["not a file of prompts"]),
     "contradictory policy options": (
         [*ON, "--policy", "sarathi:max_num_batched_tokens=16,max_num_seqs=64"],
         ["max_num_batched_tokens", "max_num_seqs"],

@@ -23,6 +23,16 @@ def test_equal_goodput_is_decided_by_the_tail_of_token_gaps():
     assert Comparison.of(runs, SLO.parse("e2e=1000")).winners() == (["steady"], "tbt_p99")
 
 
+def test_a_job_is_decided_by_its_time_alone():
+    runs = {"soon": replicated(pace=0.03, stall=0.5, rate=0.1), "late": replicated(pace=0.02, rate=0.1)}
+    for run in runs["late"]:
+        run.finish[-1] += 500
+    assert Comparison.of(runs).winners()[0] == ["late"]
+    job = Comparison.of(runs, offline=True)
+    assert job.winners() == (["soon"], "makespan")
+    assert "makespan" in job.headlines
+
+
 def test_identical_policies_tie_on_everything():
     comparison = Comparison.of({"a": replicated(), "b": replicated()})
     assert comparison.winners() == (["a", "b"], "")

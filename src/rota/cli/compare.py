@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rota.cli import options
-from rota.cli.options import Jobs, Json, Policies, Setup, check_outputs, cores, objective, print_json, split_policies, takes
+from rota.cli.options import Job, Jobs, Json, Policies, Setup, check_outputs, cores, objective, print_json, split_policies, takes
 from rota.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,16 +34,18 @@ Seeds = Annotated[
     int, typer.Option("--seeds", metavar="K", help="Replications, for 5-95% bands; each redraws workload and cost error.")
 ]
 Warmup = Annotated[float, typer.Option("--warmup", metavar="SHARE", help="Leave the first requests out of latencies, as in 0.1.")]
+#: What is compared on an offline job when nobody says what.
+OFFLINE = ("vllm-v1", "sarathi", "batchllm")
 SWEEP_HELP = 'Add a frontier to the report, as in "sarathi:max_num_batched_tokens=128..4096".'
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command("compare")(takes(Setup)(compare))
+    app.command("compare")(takes(Job)(compare))
 
 
 def compare(
-    setup: Setup,
+    setup: Job,
     policy: Policies = None,
     seeds: Seeds = 5,
     slo: Slo = None,
@@ -54,7 +56,7 @@ def compare(
     json: Json = False,
     jobs: Jobs = None,
 ) -> None:
-    """Which policy is best on a trace, by how much, and why.
+    """Which policy is best on a trace, by how much, and why. With --offline, on a job: by the time that all of it takes.
 
     Example: rota compare azure-conv --model llama-3-8b --device a100-80g --policy sarathi,vllm-v1 --limit 5000 --html report.html
     """
@@ -66,8 +68,12 @@ def compare(
         check_format(export)
     if sweep and not html:
         raise InputError("--sweep draws a frontier into the report; add --html FILE, or use rota frontier")
-    names = split_policies(policy)
-    found = study(setup, names, seeds=seeds, slo=objective(slo), warmup=warmup, sweep=sweep, jobs=cores(jobs), quiet=json)
+    if setup.offline and (slo or warmup):
+        raise InputError("--offline judges by the time of the whole job; leave out --slo and --warmup")
+    names = split_policies(policy, OFFLINE if setup.offline else ())
+    found = study(
+        setup, names, seeds=seeds, slo=objective(slo), warmup=warmup, sweep=sweep, jobs=cores(jobs), quiet=json, offline=setup.offline
+    )
     show(found, json)
     if export:
         _export(export, found)
@@ -77,7 +83,7 @@ def compare(
 
 def study(
     setup: Setup, names: Sequence[str], *, seeds: int, slo: SLO | None, warmup: float, sweep: Sequence[str] | None, jobs: int,
-    quiet: bool,
+    quiet: bool, offline: bool = False,
 ) -> Comparison:  # fmt: skip
     """Run the comparison; on Ctrl-C show what is finished, marked as incomplete, and pass the interrupt on."""
     from rota.report.progress import ProgressBars
@@ -97,7 +103,7 @@ def study(
             bar = bars.task(f"{len(names)} policies x {seeds} replications")
             found = run(
                 trace, deployment, names, replicas=setup.replicas, router=setup.router, seeds=seeds, seed=setup.seed, slo=slo,
-                warmup=warmup, jobs=jobs, progress=lambda done, total, label: bar(done, total), describe=describe,
+                warmup=warmup, offline=offline, jobs=jobs, progress=lambda done, total, label: bar(done, total), describe=describe,
                 conditions=conditions(setup, deployment),
             )  # fmt: skip
             if sweep:

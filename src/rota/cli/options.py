@@ -62,6 +62,10 @@ class Workload:
         str | None,
         _option("--arrivals", panel=_TRACE, help="poisson: replace the arrivals by a Poisson process of the same rate."),
     ] = None
+    tokenizer: Annotated[
+        str | None,
+        _option("--tokenizer", panel=_TRACE, help="For prompts given as text: a tokenizer.json; else 4 bytes count as a token."),
+    ] = None
 
     def check(self) -> None:
         """Find contradictions before anything is read."""
@@ -82,7 +86,7 @@ class Workload:
         self.check()
         return load_trace(
             self.trace, rate=self.rate, scale=self.scale, limit=self.limit, seed=self.seed if seed is None else seed,
-            sort=self.sort, drop_invalid=self.drop_invalid, arrivals=self.arrivals,
+            sort=self.sort, drop_invalid=self.drop_invalid, arrivals=self.arrivals, tokenizer=self.tokenizer,
         )  # fmt: skip
 
     def source(self, seeds: int = 2) -> TraceSource:
@@ -185,6 +189,30 @@ class Setup(Workload):
         )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class Job(Setup):
+    """The options of verbs that also take offline jobs."""
+
+    offline: Annotated[
+        bool, _option("--offline", panel=_TRACE, help="An offline job: all requests at time 0; only the time of the whole counts.")
+    ] = False
+
+    def check(self) -> None:
+        """Find contradictions before anything is read."""
+        Setup.check(self)
+        paced = [name for name in ("rate", "scale", "arrivals") if getattr(self, name) is not None]
+        if self.offline and paced:
+            raise InputError(f"--offline lets all requests arrive at time 0; leave out --{paced[0]}")
+
+    def load(self, seed: int | None = None) -> Trace:
+        """The trace, all at once if it is a job."""
+        if not self.offline:
+            return Setup.load(self, seed)
+        from rota.workload.transform import at_once
+
+        return at_once(Setup.load(self, seed))
+
+
 def takes(options: type[Workload]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Put the fields of `options` in front of a verb's own parameters; the verb gets them as its first argument."""
 
@@ -224,8 +252,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text."
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", metavar="N", help="Processes; default: one per core.")]
 
 
-def split_policies(given: list[str] | None) -> list[str]:
-    """Policies out of comma-separated lists, or the standard ones; ``a:x=1,y=2,b`` is a with two options, and b.
+def split_policies(given: list[str] | None, default: Sequence[str] = ()) -> list[str]:
+    """Policies out of comma-separated lists, or `default`, or the standard ones; ``a:x=1,y=2,b`` is a with two options, and b.
 
     Raises
     ------
@@ -235,7 +263,7 @@ def split_policies(given: list[str] | None) -> list[str]:
     from rota.policies.registry import STANDARD, parse_policy
 
     if not given:
-        return list(STANDARD)
+        return list(default or STANDARD)
     found: list[str] = []
     for text in given:
         for piece in (part.strip() for part in text.split(",")):

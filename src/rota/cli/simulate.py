@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rota.cli.compare import Export, Slo, Warmup
-from rota.cli.options import Json, Setup, check_outputs, objective, print_json, print_rows, split_policies, takes
+from rota.cli.options import Job, Json, check_outputs, objective, print_json, print_rows, split_policies, takes
 from rota.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command("simulate")(takes(Setup)(simulate))
+    app.command("simulate")(takes(Job)(simulate))
 
 
 def simulate(
-    setup: Setup,
+    setup: Job,
     policy: Annotated[
         str,
         typer.Option("--policy", "-p", metavar="POLICY", help="One policy, with options: sarathi:max_num_batched_tokens=256."),

@@ -8,13 +8,14 @@ from typing import NamedTuple
 import numpy as np
 
 from rota.results.bands import Band, Verdict
-from rota.results.comparison import HEADLINES, Comparison
+from rota.results.comparison import Comparison
 from rota.results.latency import gap_time_beyond
 from rota.results.metrics import HIGHER, describe, number, shown
 from rota.results.slo import SLO
 
 #: Metrics on which the winner may have to pay for its win.
 _PRICES = ("jct_p95", "ttft_p50", "ttft_p99", "tbt_p99", "e2e_p50", "output_throughput", "joule_per_token")
+_JOB_PRICES = ("joule_per_token",)
 
 
 class Reason(NamedTuple):
@@ -57,7 +58,7 @@ def price(comparison: Comparison) -> str:
     """What the winner gives up against the best policy on other metrics, or ``""``."""
     best = comparison.winners()[0][0]
     costs = []
-    for metric in _PRICES:
+    for metric in _JOB_PRICES if comparison.offline else _PRICES:
         ahead = comparison.best(metric)
         if ahead and best not in ahead:
             costs.append((ahead[0], comparison.versus(best, ahead[0], metric)))
@@ -78,7 +79,8 @@ def explain(comparison: Comparison) -> list[str]:
     best, lines = winners[0], []
     rivals = [label for label in comparison.labels if label not in winners]
     for rival in sorted(rivals, key=lambda label: _order(comparison, label, metric)):
-        reasons = sorted(_reasons(comparison, best, rival), reverse=True)[:2]
+        waiting = () if comparison.offline else _delays(comparison, best, rival)
+        reasons = sorted([*waiting, *_reasons(comparison, best, rival)], reverse=True)[:2]
         if reasons:
             lines.append(f"Against {rival}: {'; '.join(reason.text for reason in reasons)}.")
     return lines
@@ -121,7 +123,7 @@ def phrase(against: Verdict) -> str:
     return f"{number(factor, 2)}x {way} {label}"
 
 
-def _reasons(comparison: Comparison, best: str, rival: str) -> Iterator[Reason]:
+def _delays(comparison: Comparison, best: str, rival: str) -> Iterator[Reason]:
     """Measured differences in favour of `best`. Weights are shares of time, of requests or logs of ratios: all of order one."""
     mid = comparison.mid
     for limit in stall_limits(comparison):
@@ -140,6 +142,11 @@ def _reasons(comparison: Comparison, best: str, rival: str) -> Iterator[Reason]:
             f"from its start a prompt took {shown('ttft_mean', slow)} to its first token, {shown('ttft_mean', fast)} with {best}"
         )
         yield Reason(0.8 * (slow - fast) / mid(rival, "ttft_mean"), text)
+
+
+def _reasons(comparison: Comparison, best: str, rival: str) -> Iterator[Reason]:
+    """The same, of what costs time or memory whether or not somebody waits for a token."""
+    mid = comparison.mid
     evicted, kept = mid(rival, "preemptions_per_request"), mid(best, "preemptions_per_request")
     if evicted > kept + 0.01:
         again = number(mid(rival, "recomputed_tokens"))
@@ -151,6 +158,10 @@ def _reasons(comparison: Comparison, best: str, rival: str) -> Iterator[Reason]:
     lost, held = mid(rival, "missed_turns"), mid(best, "missed_turns")
     if lost > held + 0.02:
         yield Reason(lost - held, f"{lost:.0%} of its later turns found KV of the turn before gone ({best} {held:.0%})")
+    apart, once = mid(rival, "shared_reads"), mid(best, "shared_reads")
+    if once > apart + 0.02:
+        text = f"{best} read {once:.0%} of the KV that its decodes attend to for several of them at once, {rival} {apart:.0%}"
+        yield Reason(0.9 * (once - apart), text)
     small, large = mid(rival, "decode_batch_mean"), mid(best, "decode_batch_mean")
     if large > 1.2 * small and mid(rival, "waiting_mean") > mid(best, "waiting_mean") + 1:
         text = f"with {number(mid(rival, 'waiting_mean'))} requests waiting it decoded {number(small)} sequences per step"
@@ -187,7 +198,7 @@ def _decisive(comparison: Comparison) -> list[str]:
 
 
 def _figures(comparison: Comparison, label: str) -> str:
-    metrics = [m for m in HEADLINES if comparison.mid(label, m) == comparison.mid(label, m) or not m.startswith("jct")]
+    metrics = [m for m in comparison.headlines if comparison.mid(label, m) == comparison.mid(label, m) or not m.startswith("jct")]
     return ", ".join(f"{describe(m).label} {shown(m, comparison.mid(label, m))}" for m in metrics)
 
 

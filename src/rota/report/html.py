@@ -20,7 +20,7 @@ from rota.files import write_text
 from rota.report.explain import explain, price, spoken, verdict
 from rota.report.figures import Figure, figures
 from rota.report.terminal import band_text, useful_columns
-from rota.results.comparison import HEADLINES, Comparison
+from rota.results.comparison import Comparison
 from rota.results.metrics import HIGHER, describe, number, shown
 
 _GROUP_NOTES = {
@@ -107,7 +107,7 @@ def _header(comparison: Comparison) -> str:
             f"<h1>{_headline(verdict(comparison))}</h1>",
             f'<p class="price">{escape(price(comparison))}</p>' if price(comparison) else "",
             f'<div class="why"><h3>Why</h3><ul>{reasons}</ul></div>' if reasons else "",
-            f'<p class="note">Goodput counts requests with {escape(spoken(comparison.slo))}{given}.</p>',
+            "" if comparison.offline else f'<p class="note">Goodput counts requests with {escape(spoken(comparison.slo))}{given}.</p>',
             "</header>",
         ]
     )
@@ -120,7 +120,7 @@ def _headline(text: str) -> str:
 
 def _strips(comparison: Comparison) -> str:
     """Headline figures: a dot for each policy on a common scale, its band behind it."""
-    cards = "".join(_strip(comparison, metric) for metric in HEADLINES)
+    cards = "".join(_strip(comparison, metric) for metric in comparison.headlines)
     caption = "Dots are middle values, bars 5-95% bands over replications; in bold the best and what ties with it."
     if comparison.replications == 1:
         caption = "One replication, so no bands; in bold the best and what is within 2% of it."

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from rota.report.explain import explain, price, verdict
 from rota.results.bands import Band
-from rota.results.comparison import HEADLINES, Comparison
+from rota.results.comparison import JOB_HEADLINES, Comparison
 from rota.results.metrics import describe, shown
 
 #: Columns in order of importance; those that do not fit the terminal are left out, as are those that say nothing.
@@ -34,6 +34,7 @@ COLUMNS = (
     "expert_bytes",
     "kv_mean",
 )
+JOB_COLUMNS = (*JOB_HEADLINES, "preemptions", "decode_batch_mean", "shared_reads", "joule_per_token")
 
 
 def print_comparison(comparison: Comparison, console: Console | None = None) -> None:
@@ -78,8 +79,9 @@ def comparison_table(comparison: Comparison, width: int = 100) -> Table:
 
 
 def useful_columns(comparison: Comparison) -> list[str]:
-    """`COLUMNS` that have a value for some policy and are not 0 for all."""
-    values = {metric: [comparison.mid(label, metric) for label in comparison.labels] for metric in COLUMNS}
+    """`COLUMNS`, or `JOB_COLUMNS`, that have a value for some policy and are not 0 for all."""
+    columns = JOB_COLUMNS if comparison.offline else COLUMNS
+    values = {metric: [comparison.mid(label, metric) for label in comparison.labels] for metric in columns}
     return [metric for metric, row in values.items() if any(value == value and value != 0 for value in row)]
 
 
@@ -95,7 +97,7 @@ def _cell(comparison: Comparison, label: str, metric: str) -> str:
     if len(comparison.labels) > 1 and label in ahead:
         mark = "*" if label == ahead[0] else "="
     text = shown(metric, comparison.mid(label, metric), unit=False) + mark
-    band = band_text(metric, comparison.bands[label][metric]) if metric in HEADLINES else ""
+    band = band_text(metric, comparison.bands[label][metric]) if metric in comparison.headlines else ""
     return f"{text}\n{band} " if band else text
 
 
@@ -116,8 +118,8 @@ def _header(metric: str) -> str:
 
 
 def _caption(comparison: Comparison) -> str:
-    objective = str(comparison.slo)
-    lines = [f"SLO: {objective}" + ("" if comparison.slo_given else " (implied; set your own with --slo)")]
+    given = "" if comparison.slo_given else " (implied; set your own with --slo)"
+    lines = [] if comparison.offline else [f"SLO: {comparison.slo}{given}"]
     lines.append("* best, = tie with it" + _band_note(comparison.replications))
     return escape("\n".join(lines))
 

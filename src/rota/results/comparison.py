@@ -19,6 +19,9 @@ CRITERIA = ("slo_met", "goodput", "tbt_p99", "ttft_p99", "e2e_mean")
 PROGRAM_CRITERION = "jct_mean"
 #: Metrics whose bands every report shows.
 HEADLINES = ("jct_mean", "jct_p95", "goodput", "ttft_p50", "ttft_p99", "tbt_p99", "e2e_p50", "output_throughput")
+#: The same for an offline job, where all requests are there at the beginning and only the last end counts.
+JOB_CRITERIA = ("makespan",)
+JOB_HEADLINES = ("makespan", "total_throughput", "output_throughput", "prefill_saved", "kv_mean", "usd_per_million_tokens")
 
 
 @dataclass(slots=True)
@@ -40,6 +43,8 @@ class Comparison:
     trace, conditions : dict
         For people: facts about the trace, and everything needed to judge and repeat the comparison. A value may be a
         dict in turn, shown as a section. ``conditions["command"]`` is the command that makes this comparison again.
+    offline : bool
+        Whether the trace is a job, judged by its time alone.
     frontier : list of dict, optional
         Rows of a parameter sweep: ``policy``, ``parameter``, ``value`` and the metrics of a summary.
     """
@@ -51,6 +56,7 @@ class Comparison:
     slo_given: bool = True
     trace: dict[str, object] = field(default_factory=dict)
     conditions: dict[str, object] = field(default_factory=dict)
+    offline: bool = False
     frontier: list[dict[str, object]] | None = None
 
     @classmethod
@@ -62,6 +68,7 @@ class Comparison:
         warmup: float = 0.0,
         trace: Mapping[str, object] | None = None,
         conditions: Mapping[str, object] | None = None,
+        offline: bool = False,
         frontier: Sequence[Mapping[str, object]] | None = None,
     ) -> Comparison:
         """Summarise `runs`; without an `slo`, judge them by `implied_slo`.
@@ -86,8 +93,14 @@ class Comparison:
             slo_given=slo is not None,
             trace=dict(trace or {}),
             conditions=dict(conditions or {}),
+            offline=offline,
             frontier=[dict(row) for row in frontier] if frontier else None,
         )
+
+    @property
+    def headlines(self) -> tuple[str, ...]:
+        """Metrics whose bands are shown."""
+        return JOB_HEADLINES if self.offline else HEADLINES
 
     @property
     def labels(self) -> list[str]:
@@ -108,8 +121,11 @@ class Comparison:
     def criteria(self) -> tuple[str, ...]:
         """Metrics that decide which policy is best, in turn: `CRITERIA`, ``slo_met`` only under an objective on percentiles.
 
-        Where the trace has programs, `PROGRAM_CRITERION` comes first if no objective was given, and after goodput otherwise.
+        Where the trace has programs, `PROGRAM_CRITERION` comes first if no objective was given, and after goodput otherwise. An
+        offline job has `JOB_CRITERIA`.
         """
+        if self.offline:
+            return JOB_CRITERIA
         metrics = [metric for metric in CRITERIA if metric != "slo_met" or self.slo.targets]
         if any(PROGRAM_CRITERION in known for known in self.bands.values()):
             metrics.insert(metrics.index("goodput") + 1 if self.slo_given else 0, PROGRAM_CRITERION)

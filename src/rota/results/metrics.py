@@ -50,6 +50,8 @@ METRICS: dict[str, Metric] = {
     "kv_mean": Metric("mean KV use", "%", NEITHER, 100.0, True),
     "kv_peak": Metric("peak KV use", "%", NEITHER, 100.0, True),
     "prefix_hit_rate": Metric("prefix hits", "%", HIGHER, 100.0, True),
+    "prefill_saved": Metric("prefill saved", "%", HIGHER, 100.0, True),
+    "shared_reads": Metric("KV reads shared", "%", NEITHER, 100.0, True),
     "waiting_mean": Metric("mean queue", "requests", LOWER),
     "decode_batch_mean": Metric("decodes per step", "", NEITHER),
     "step_tokens_mean": Metric("tokens per step", "", NEITHER),

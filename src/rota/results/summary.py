@@ -148,9 +148,13 @@ def _memory(run: Run) -> Summary:
 def _steps(run: Run) -> Summary:
     totals, nan = run.totals, float("nan")
     steps = totals.get("steps", 0.0) or nan
+    attended = totals.get("decode_context", 0.0) or nan
     decodes, prompts = totals.get("decode_tokens", nan), totals.get("prefill_tokens", nan)
     return {
         "waiting_mean": _timeline_mean(run, "waiting"),
+        # net of what was computed again after a preemption, so never above what could be saved
+        "prefill_saved": 1 - prompts / float(run.prompt.sum()),
+        "shared_reads": totals.get("shared_context", nan) / attended,
         "decode_batch_mean": decodes / steps,
         "step_tokens_mean": (decodes + prompts) / steps,
         "busy_share": _timeline_mean(run, "busy"),

@@ -47,6 +47,7 @@ def compare(
     cost_error: bool = True,
     slo: SLO | None = None,
     warmup: float = 0.0,
+    offline: bool = False,
     jobs: int = 1,
     progress: Progress | None = None,
     describe: Callable[[Trace], Mapping[str, object]] | None = None,
@@ -71,6 +72,8 @@ def compare(
         Without one, limits are derived from the runs (`rota.results.comparison.implied_slo`).
     warmup : float
         Share of the first requests to leave out of latencies.
+    offline : bool
+        Judge by the time of the whole trace, as of a job, instead of latencies.
     jobs : int
         Processes. Scripts that use more than one need the usual ``if __name__ == "__main__":`` around their work.
     progress : callable, optional
@@ -106,7 +109,7 @@ def compare(
 
     def result() -> Comparison | None:
         facts = dict(describe(inputs[0])) if describe else {}
-        return _comparison(runs, seeds, slo, warmup, facts, dict(conditions or {}), cost_error)
+        return _comparison(runs, seeds, slo, warmup, offline, facts, dict(conditions or {}), cost_error)
 
     try:
         done = 0
@@ -137,7 +140,7 @@ def engines_of(policies: Sequence[PolicySource], deployment: HasEngine) -> list[
 
 
 def _comparison(
-    runs: Mapping[str, Mapping[int, Run]], seeds: int, slo: SLO | None, warmup: float, facts: dict[str, object],
+    runs: Mapping[str, Mapping[int, Run]], seeds: int, slo: SLO | None, warmup: float, offline: bool, facts: dict[str, object],
     conditions: dict[str, object], cost_error: bool,
 ) -> Comparison | None:  # fmt: skip
     """What the finished runs say. Policies are compared on the replications that all of them have."""
@@ -154,4 +157,4 @@ def _comparison(
         unfinished = f"; not finished: {missing}" if missing else ""
         conditions["incomplete"] = f"stopped after {common} of {seeds} replications{unfinished}"
     kept = {label: [runs[label][i] for i in range(common)] for label in started}
-    return Comparison.of(kept, slo, warmup=warmup, trace=facts, conditions=conditions)
+    return Comparison.of(kept, slo, warmup=warmup, trace=facts, conditions=conditions, offline=offline)

@@ -19,15 +19,16 @@ def builtin_names() -> list[str]:
 
 def load_trace(
     source: str | Path, *, rate: float | None = None, scale: float | None = None, limit: int | None = None, seed: int = 0,
-    sort: bool = False, drop_invalid: bool = False, arrivals: str | None = None,
+    sort: bool = False, drop_invalid: bool = False, arrivals: str | None = None, tokenizer: str | None = None,
 ) -> Trace:  # fmt: skip
-    """A trace from a file, a built-in workload, a fitted workload's file, or a generator.
+    """A trace from a file of requests or of prompts, a built-in workload, a fitted workload's file, or a generator.
 
     Parameters
     ----------
     source : str or Path
-        A trace file (`rota.workload.readers`), a name of `builtin_names`, a ``.json`` file from ``rota workload fit``, or a
-        generator such as ``poisson:rate=5,prompt=1000,output=50..300,n=2000`` (`rota.workload.grammar`). Files go before names.
+        A trace file (`rota.workload.readers`), a file of prompts (`rota.workload.prompts`; all at time 0), a name of
+        `builtin_names`, a ``.json`` file from ``rota workload fit``, or a generator such as
+        ``poisson:rate=5,prompt=1000,output=50..300,n=2000`` (`rota.workload.grammar`). Files go before names.
     rate : float, optional
         Stretch or squeeze the arrivals to this mean, per second (of requests; of programs, where requests follow each other).
         Their pattern stays. A file without arrival times gets Poisson arrivals of this rate.
@@ -42,6 +43,8 @@ def load_trace(
         For files: sort by arrival; leave out rows that make no sense. Else such files are refused.
     arrivals : str, optional
         ``"poisson"`` replaces the arrivals by a Poisson process, of `rate` or else of the mean rate there was.
+    tokenizer : str, optional
+        For a file of prompts: a ``tokenizer.json``.
 
     Raises
     ------
@@ -58,7 +61,7 @@ def load_trace(
         raise InputError(f"seed must not be negative ({seed})")
     if arrivals not in (None, "poisson"):
         raise InputError(f"arrivals must be 'poisson' or left out, not {arrivals!r}")
-    trace = _load(source, rate, limit, seed, sort, drop_invalid)
+    trace = _load(source, rate, limit, seed, sort, drop_invalid, tokenizer)
     if limit is not None:
         trace = head(trace, limit)
     if arrivals == "poisson":
@@ -69,8 +72,16 @@ def load_trace(
     return trace if scale is None else faster(trace, scale)
 
 
-def _load(source: str | Path, rate: float | None, limit: int | None, seed: int, sort: bool, drop_invalid: bool) -> Trace:
+def _load(
+    source: str | Path, rate: float | None, limit: int | None, seed: int, sort: bool, drop_invalid: bool, tokenizer: str | None
+) -> Trace:
+    from rota.workload.prompts import is_prompts, read_prompts
+
     path, text = Path(source), str(source)
+    if is_prompts(path):
+        return read_prompts(path, tokenizer).trace()
+    if tokenizer is not None:
+        raise InputError(f"{text}: is not a file of prompts, so there is nothing for a tokenizer to do; leave it out")
     if not path.exists():
         from rota.workload.builtin import builtin_names, generate
         from rota.workload.grammar import KINDS, generate_text, is_generator

@@ -58,6 +58,19 @@ def last_turns(program: Ints) -> NDArray[np.bool_]:
     return last & (program >= 0)
 
 
+def at_once(trace: Trace) -> Trace:
+    """The same requests, all at time 0: an offline job.
+
+    Raises
+    ------
+    InputError
+        If some requests wait for others.
+    """
+    if trace.after is not None:
+        raise InputError(f"{trace.name}: some requests follow others, so it cannot be an offline job; take another trace")
+    return replace(trace, arrival=np.zeros(len(trace)))
+
+
 def take(trace: Trace, rows: Ints) -> Trace:
     """The requests of these rows, in this order. Arrivals must still ascend, and no request may follow another.
 
