@@ -12,7 +12,6 @@ from rota.mechanisms.simulator import simulate
 from rota.mechanisms.simulator.simulate import job_of
 from rota.policies.offline.batchllm import BatchLLM
 from rota.policies.offline.groups import ratios, shared_prefixes
-from rota.policies.offline.growth import Growth, peak
 from rota.policies.registry import make_policy
 from rota.workload import load_trace
 from rota.workload.trace import Trace
@@ -139,16 +138,6 @@ def test_memory_budget_is_kept(small_engine):
     assert run.policy == "batchllm-oracle"
     assert run.totals["peak_blocks"] <= 200
     assert run.preemptions.sum() == 0
-
-
-@given(st.lists(st.tuples(st.integers(1, 30), st.integers(0, 50)), min_size=1, max_size=6), st.sampled_from([1, 4]))
-def test_peak_is_that_of_playing_it_through(sequences, size):
-    growth = Growth.of(sequences[1:]).joined_by(*sequences[0])
-    steps = range(1, max(left for left, _ in sequences) + 1)
-    used = [sum(-(-(held + t) // size) for left, held in sequences if left >= t) for t in steps]
-    assert max(used) <= peak(growth, size) <= max(used) + len(sequences)
-    if size == 1:
-        assert peak(growth, size) == max(used)
 
 
 def test_only_whole_jobs():

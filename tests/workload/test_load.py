@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rota.errors import InputError
 from rota.workload import load_trace
 from rota.workload.describe import describe
-from rota.workload.transform import at_rate, faster, head, mean_rate, within
+from rota.workload.transform import at_once, at_rate, faster, head, mean_rate, take, within
 from rota.workload.write import write_trace
 from tests.workload.traces import Trace, assert_same, traces
 
@@ -53,6 +53,23 @@ def test_within_leaves_the_short_ones_unchanged(trace: Trace, longest: int) -> N
         rows = np.split(trace.hash_ids, trace.hash_start[1:-1])
         np.testing.assert_array_equal(short.hash_ids, np.concatenate([rows[i] for i in keep]))
     assert ("left out" in short.notes) == (len(keep) < len(trace))
+
+
+@given(traces(linked=False), st.randoms())
+def test_a_job_in_any_order_is_put_back_by_sorting(trace: Trace, rng) -> None:
+    job = at_once(trace)
+    order = list(range(len(job)))
+    rng.shuffle(order)
+    shuffled = take(job, np.array(order))
+    np.testing.assert_array_equal(shuffled.prompt, trace.prompt[order])
+    assert_same(take(shuffled, np.argsort(order)), job)
+
+
+@given(traces(linked=True))
+def test_requests_that_follow_others_are_no_job(trace: Trace) -> None:
+    for change in (at_once, lambda t: take(t, np.arange(len(t)))):
+        with pytest.raises(InputError, match="requests follow others"):
+            change(trace)
 
 
 def test_rate_keeps_bursts_and_poisson_replaces_them() -> None:

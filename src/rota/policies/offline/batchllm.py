@@ -9,9 +9,9 @@ import numpy as np
 from rota.contracts.offline import Ints, Job
 from rota.contracts.serving import ALWAYS, FINISHED, EngineView, Limits, Pin, SeqView, StepPlan, Work
 from rota.errors import InputError
+from rota.policies.admission.peak import peak
 from rota.policies.batching.policy import Batching, flag, whole
 from rota.policies.offline.groups import Group, ratios, shared_prefixes
-from rota.policies.offline.growth import Growth, peak
 from rota.workload.trace import Trace
 
 #: Sequences held at once where memory alone is to limit them; only sizes arrays.
@@ -190,7 +190,7 @@ class BatchLLM(Batching):
         """Add members of pending groups to `work`, in order; or what must be done first."""
         seats = self.max_seqs - view.n_running
         ledger, begun = view.ledger(), len(work)
-        growth: Growth | None = None
+        growth: list[tuple[int, int]] = []
         for at in range(len(self._pending) - 1, -1, -1):
             group = self._pending[at]
             while group.waiting and (group.ready or group.leader < 0):
@@ -205,12 +205,14 @@ class BatchLLM(Batching):
                 if alone and need > free:
                     return self._let_go([other for other in self._held.values() if other is not group])
                 if self.memory_centric and need <= free:
-                    growth = (self._growth(view) if growth is None else growth).joined_by(*self._expects(seq))
+                    growth = growth or [self._expects(view.seq(sid)) for sid in self._running]
+                    growth.append(self._expects(seq))
                 if not alone and (need > free - self._spare or not self._fits(group, growth)):
                     self._refused = True
                     return None
                 n = min(known - seq.n_reusable, budget)
                 work.append(Work(seq.sid, n, known))
+                ledger.reserve(seq.sid, known)
                 free -= need
                 budget -= n
                 seats -= 1
@@ -219,21 +221,18 @@ class BatchLLM(Batching):
                 del self._pending[at]
         return None
 
-    def _growth(self, view: EngineView) -> Growth:
-        """What running members are expected to grow by."""
-        return Growth.of([self._expects(view.seq(sid)) for sid in self._running])
-
     def _expects(self, seq: SeqView) -> tuple[int, int]:
-        """Tokens still to come, at least one, and tokens held beyond the prefix."""
+        """Tokens held beyond the prefix, rounded up to blocks, and tokens still to come, at least one."""
         known = seq.n_known
-        return max(self._whole[seq.sid] - known, 1), known - self._shared[seq.sid]
+        return known - self._shared[seq.sid] + self.block_size - 1, max(self._whole[seq.sid] - known, 1)
 
-    def _fits(self, group: Group, growth: Growth | None) -> bool:
-        """Whether the budget will hold, with the group's prefix."""
-        if growth is None:
+    def _fits(self, group: Group, growth: list[tuple[int, int]]) -> bool:
+        """Whether the budget will hold as sequences grow as expected, beside all prefixes and the group's own."""
+        if not growth:
             return True
+        held, left = np.array(growth).T
         prefixes = self._prefixes + (0 if group.ready else group.prefix // self.block_size)
-        return peak(growth, self.block_size) + prefixes <= self._most
+        return int(peak(held, left)) // self.block_size + prefixes <= self._most
 
     def _join(self, group: Group) -> None:
         """The next member of `group` is admitted."""
