@@ -36,6 +36,18 @@ def test_every_combination_runs_on_the_same_requests(found):
     assert one.best[0] == max(one.choices, key=one.score)
 
 
+def test_tenants_and_programs_bring_decisions_of_their_own():
+    plain = choices(load_trace("azure-conv", limit=20))
+    assert {c.order for c in plain} == {"fcfs", "shortest-prompt"}
+    fair = choices(load_trace("tenants:seconds=30"))
+    assert {c.order for c in fair} - {c.order for c in plain} == {"vtc"}
+    agents = choices(load_trace("swe-agents", limit=60))
+    assert "program" in {c.order for c in agents}
+    assert {"ttl", "until-pressure"} < {c.retention for c in agents}
+    for choice in {*plain, *fair, *agents}:
+        assert parse_policy(choice.policy).name == "composed"
+
+
 def test_an_effect_is_the_difference_that_one_decision_makes(found):
     one = found["azure-conv"]
     for effect in one.effects():

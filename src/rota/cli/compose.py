@@ -8,8 +8,6 @@ import typer
 
 from rota.cli.options import Jobs, Json, Setup, check_outputs, cores, invocation, objective, print_json
 
-WORKLOADS = ["azure-conv", "azure-code", "mooncake-conv"]
-
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
@@ -19,14 +17,14 @@ def register(app: typer.Typer) -> None:
 def compose(
     traces: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[TRACE]...", help=f"Trace files, built-in workloads or generators; default: {', '.join(WORKLOADS)}."),
+        typer.Argument(metavar="[TRACE]...", help="Trace files, built-in workloads or generators; default: all built-in workloads."),
     ] = None,
     model: Annotated[str, typer.Option("--model", "-m", help="A model of rota catalog models, or a config.json.")] = "llama-3.1-8b",
     device: Annotated[str, typer.Option("--device", "-d", help="An accelerator of rota catalog devices.")] = "a100-40g",
     tensor_parallel_size: Annotated[int, typer.Option("--tensor-parallel-size", "-tp", metavar="N", help="Devices that share each layer.")] = 1,
     max_model_len: Annotated[int | None, typer.Option("--max-model-len", metavar="N", help="Longest prompt + output.")] = None,
     load: Annotated[float, typer.Option("--load", metavar="SHARE", help="Arrivals, as a share of what the engine can carry.")] = 0.8,
-    limit: Annotated[int, typer.Option("--limit", metavar="N", help="Requests of each workload.")] = 2000,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", help="Requests of each workload.")] = 1500,
     slo: Annotated[str | None, typer.Option("--slo", metavar="TEXT", help='Objective, as in "ttft=2,tbt=0.2"; default: implied.')] = None,
     seeds: Annotated[int, typer.Option("--seeds", metavar="K", help="Replications, with other seeds and cost errors.")] = 3,
     seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 0,
@@ -41,11 +39,12 @@ def compose(
     from rota.errors import InputError
     from rota.report.progress import ProgressBars
     from rota.studies.composition import composition
+    from rota.workload import builtin_names
 
     if seeds < 1:
         raise InputError(f"--seeds must be at least 1, not {seeds}")
     check_outputs(html=html)
-    names = traces or WORKLOADS
+    names = traces or builtin_names()
     if len(set(names)) < len(names):
         raise InputError("a workload is given twice; keep one")
     setups = {

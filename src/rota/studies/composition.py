@@ -33,8 +33,10 @@ BATCHING = {
     "sarathi@512": "sarathi,max_num_batched_tokens=512", "vllm-v0": "vllm-v0", "orca-paged": "orca-paged",
 }  # fmt: skip
 ORDER = ("fcfs", "shortest-prompt")
-ADMISSION = ("aggressive",)
+ADMISSION = ("aggressive", "lightllm", "past-future")
 RETENTION = ("none", "lru")
+#: Programs have options of their own, and to keep the number of combinations in bounds fewer ways to batch.
+PROGRAM_BATCHING, PROGRAM_RETENTION = ("vllm-v1", "sarathi@512"), ("lru", "ttl", "until-pressure")
 DECISIONS = ("batching", "order", "admission", "retention")
 #: Whose throughput without idling counts as what the engine can carry.
 REFERENCE = "composed:batching=vllm-v1,order=fcfs,admission=aggressive,retention=lru"
@@ -52,7 +54,8 @@ class Choice(NamedTuple):
     @property
     def policy(self) -> str:
         """As `rota.policies.registry.parse_policy` reads it."""
-        batching = BATCHING[self.batching]
+        victim = ",victim=latest-program" if self.order == "program" else ""
+        batching = f"{BATCHING[self.batching]}{victim}"
         return f"composed:batching={batching},order={self.order},admission={self.admission},retention={self.retention}"
 
 
@@ -138,7 +141,8 @@ class Composed:
 
     def rows(self) -> list[dict[str, object]]:
         """A row per combination."""
-        figures = ("slo_attainment", "goodput", "ttft_p50", "ttft_p99", "tbt_p99", "e2e_mean", "preemptions_per_request", "prefix_hit_rate")
+        figures = ("slo_attainment", "goodput", "ttft_p50", "ttft_p99", "tbt_p99", "e2e_mean", "preemptions_per_request", "prefix_hit_rate",
+                   "jct_mean")  # fmt: skip
         best = self.best
         return [
             {**choice._asdict(), "best": choice in best, **{name: self.comparison.mid(choice.policy, name) for name in figures}}
@@ -147,8 +151,13 @@ class Composed:
 
 
 def choices(trace: Trace) -> list[Choice]:
-    """Combinations that make sense for a trace."""
-    return [Choice(*options) for options in itertools.product(BATCHING, ORDER, ADMISSION, RETENTION)]
+    """Combinations that make sense for a trace: fair queues need tenants, program order and KV held between turns programs."""
+    tenants = trace.tenant is not None and len(np.unique(trace.tenant)) > 1
+    programs = trace.program is not None and bool((trace.program >= 0).any())
+    order = ORDER + (("vtc",) if tenants else ()) + (("program",) if programs else ())
+    if programs:
+        return [Choice(*options) for options in itertools.product(PROGRAM_BATCHING, order, ADMISSION[::2], PROGRAM_RETENTION)]
+    return [Choice(*options) for options in itertools.product(BATCHING, order, ADMISSION, RETENTION)]
 
 
 def carried(trace: Trace, deployment: HasEngine) -> float:
