@@ -115,9 +115,9 @@ def read_prompts(path: str | Path, tokenizer: str | Path | None = None) -> Promp
 
 
 def is_prompts(path: str | Path) -> bool:
-    """Whether a file holds prompts rather than a trace with their lengths: by its first row."""
+    """Whether a file of JSON lines holds prompts rather than a trace with their lengths: by its first row."""
     path = Path(path)
-    if not path.is_file() or not any(suffix in (".jsonl", ".ndjson", ".json") for suffix in path.suffixes):
+    if not path.is_file() or not any(suffix in (".jsonl", ".ndjson") for suffix in path.suffixes):
         return False
     first = file_bytes(path).removeprefix(BOM).lstrip().partition(b"\n")[0]
     try:
