@@ -25,6 +25,7 @@ class OneAtATime:
     prefix_caching = False
     max_seqs = 1
     max_step_tokens = 0
+    follows = False
 
     def __init__(self, name: str = "one", reject_above: int = 1 << 30) -> None:
         self.name = name
