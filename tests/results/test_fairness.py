@@ -98,10 +98,24 @@ def test_without_tenants_there_is_nothing_to_say():
 
 
 def test_jain_index_of_equal_and_of_starved_tenants():
-    run = fifo_run(90)
-    tenant = np.arange(90) % 3
-    run = dataclasses.replace(run, arrival=np.zeros(90), finish=np.ones(90), output=np.full(90, 7), tenant=tenant)
-    assert jain(run) == pytest.approx(1.0)
-    run.finish[tenant > 0] = np.nan
-    assert jain(run) == pytest.approx(1 / 3)
-    assert np.isnan(jain(dataclasses.replace(run, tenant=np.zeros(90, dtype=np.int64))))
+    """Two tenants with four requests each, all waiting from 0 s on, one request per second."""
+    run = fifo_run(8)
+    ones = np.ones(8, dtype=np.int64)
+
+    def served_in(order):
+        begin = np.argsort(order).astype(float)
+        tenant = np.array([0, 0, 0, 0, 1, 1, 1, 1])
+        return dataclasses.replace(
+            run, arrival=np.zeros(8), first_scheduled=begin, first_token=begin + 0.5, finish=begin + 0.5, prompt=8 * ones, output=ones, tenant=tenant
+        )
+
+    # both wait until 6 s, when the last of tenant 0 begins; from 0 s on each begins three and ends three
+    turns = served_in([0, 4, 1, 5, 2, 6, 3, 7])
+    assert jain(turns) == pytest.approx(1.0)
+    # until 4 s tenant 0 begins three and ends three, tenant 1 one
+    ahead = served_in([0, 1, 4, 2, 3, 5, 6, 7])
+    assert jain(ahead) == pytest.approx((30 + 10) ** 2 / (2 * (30**2 + 10**2)))
+    # tenant 0 first: both wait until its last begins, at 3 s
+    starved = served_in([0, 1, 2, 3, 4, 5, 6, 7])
+    assert jain(starved) == pytest.approx(0.5)
+    assert np.isnan(jain(dataclasses.replace(turns, arrival=turns.first_scheduled)))

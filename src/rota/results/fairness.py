@@ -9,6 +9,7 @@ from __future__ import annotations
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rota.errors import InputError
 from rota.results.latency import e2e, percentile, ttft
@@ -30,24 +31,26 @@ def tenants_of(run: Run) -> tuple[Ints, Ints]:
     return names, index
 
 
-def jain(run: Run) -> float:
-    """Jain's fairness index over tenants' generation speeds: 1 when equal, 1/k when one of k tenants gets everything.
+def jain(run: Run, prices: tuple[float, float] = PRICES) -> float:
+    """Jain's fairness index over the rates at which tenants are served while they compete: 1 when equal, 1/k when one of k gets everything.
 
-    A tenant's speed is its output tokens divided by the summed E2E time of its requests; an unfinished request has no tokens.
-    Source: Jain, Chiu and Hawe, DEC-TR-301, 1984. NaN with fewer than two tenants.
+    A tenant's rate is its service, in priced tokens per second, over all time in which it and at least one other have requests waiting; those
+    that never compete do not count. Source: Jain, Chiu and Hawe, DEC-TR-301, 1984.
+
+    Returns
+    -------
+    float
+        NaN where fewer than two ever compete, and as for `service_gap`.
     """
-    names, index = tenants_of(run)
-    if len(names) < 2:
+    if not _comparable(run):
         return float("nan")
-    done = np.isfinite(run.finish) & ~run.rejected
-    tokens = np.bincount(index, weights=np.where(done, run.output, 0))
-    time = np.bincount(index, weights=np.where(done, run.finish - run.arrival, 0.0))
-    return index_of(np.divide(tokens, time, out=np.zeros_like(tokens), where=time > 0))
-
-
-def index_of(shares: Floats) -> float:
-    """Jain's index of what each got; NaN if nobody got anything."""
-    return float(shares.sum() ** 2 / (len(shares) * (shares**2).sum())) if shares.any() else float("nan")
+    times, _, after, waits = _competition(run, prices)
+    compete = waits & (waits.sum(0) >= 2)
+    seconds = (compete * np.diff(times)).sum(1)
+    rate = (compete * np.diff(after, axis=1)).sum(1)[seconds > 0] / seconds[seconds > 0]
+    if len(rate) < 2 or not rate.any():
+        return float("nan")
+    return float(rate.sum() ** 2 / (len(rate) * (rate**2).sum()))
 
 
 def service(run: Run, times: Floats, prices: tuple[float, float] = PRICES) -> tuple[Floats, Floats]:
@@ -114,21 +117,13 @@ def service_gap(run: Run, prices: tuple[float, float] = PRICES, weights: Floats 
     float
         0 if never two wait at once; NaN without a tenant column, with one tenant, or beyond `MOST_TENANTS` or `MOST_REQUESTS`.
     """
-    names, index = tenants_of(run)
-    if not 2 <= len(names) <= MOST_TENANTS or len(run.arrival) > MOST_REQUESTS:
+    if not _comparable(run):
         return float("nan")
-    times = np.concatenate([run.arrival, run.first_scheduled, run.first_token, run.finish])
-    times = np.unique(times[np.isfinite(times)])
-    before, after = service(run, times, prices)
+    _, before, after, waits = _competition(run, prices)
     if weights is not None:
         before, after = before / weights[:, None], after / weights[:, None]
-    change = np.zeros((len(names), len(times)), np.int64)
-    begun = np.isfinite(run.first_scheduled)
-    np.add.at(change, (index[begun], np.searchsorted(times, run.arrival[begun])), 1)
-    np.add.at(change, (index[begun], np.searchsorted(times, run.first_scheduled[begun])), -1)
-    waits = np.cumsum(change, 1)[:, :-1] > 0  # from each time to the next
     gap = 0.0
-    for u, v in combinations(range(len(names)), 2):
+    for u, v in combinations(range(len(waits)), 2):
         both = np.flatnonzero(waits[u] & waits[v])
         if len(both) == 0:
             continue
@@ -138,6 +133,24 @@ def service_gap(run: Run, prices: tuple[float, float] = PRICES, weights: Floats 
         low = np.minimum.reduceat(np.minimum(ahead_first, ahead_last), starts)
         gap = max(gap, float((high - low).max()))
     return gap
+
+
+def _comparable(run: Run) -> bool:
+    names, _ = tenants_of(run)
+    return 2 <= len(names) <= MOST_TENANTS and len(run.arrival) <= MOST_REQUESTS
+
+
+def _competition(run: Run, prices: tuple[float, float]) -> tuple[Floats, Floats, Floats, NDArray[np.bool_]]:
+    """All times at which something happens, service just before and after them, and who has requests waiting from each to the next."""
+    names, index = tenants_of(run)
+    times = np.concatenate([run.arrival, run.first_scheduled, run.first_token, run.finish])
+    times = np.unique(times[np.isfinite(times)])
+    before, after = service(run, times, prices)
+    change = np.zeros((len(names), len(times)), np.int64)
+    begun = np.isfinite(run.first_scheduled)
+    np.add.at(change, (index[begun], np.searchsorted(times, run.arrival[begun])), 1)
+    np.add.at(change, (index[begun], np.searchsorted(times, run.first_scheduled[begun])), -1)
+    return times, before, after, np.cumsum(change, 1)[:, :-1] > 0
 
 
 def tenant_rows(run: Run, prices: tuple[float, float] = PRICES) -> list[dict[str, float]]:

@@ -11,7 +11,7 @@ import time
 import numpy as np
 
 from rota.cost.deployment import Deployment
-from rota.results.fairness import PRICES, index_of, served, service_gap
+from rota.results.fairness import PRICES, jain, served, service_gap
 from rota.results.latency import ttft
 from rota.results.run import Run
 from rota.studies.replicate import Task, in_parallel, run_task
@@ -162,7 +162,7 @@ def _table(found: Runs, seconds: float) -> Table:
             rows.append({
                 "suite": suite, "policy": policy, "gap (priced tokens)": round(float(np.median(_gaps(found, suite, policy)))),
                 "work against fcfs (%)": round(100 * float(np.median(_work(found, suite, policy, seconds))), 1),
-                "Jain of service": round(float(np.median([index_of(served(r, seconds)) for r in results])), 3),
+                "Jain index": round(float(np.median([jain(r) for r in results])), 3),
                 "mean TTFT, tenant 0 (s)": round(float(np.median(waits[0])), 1), "tenant 1 (s)": round(float(np.median(waits[1])), 1),
             })  # fmt: skip
-    return Table("Suites of two tenants (medians over seeds; service while requests arrive)", rows)
+    return Table("Suites of two tenants (medians over seeds; work while requests arrive, Jain index while both compete)", rows)
