@@ -59,7 +59,7 @@ class Engine:
     def __init__(self, spec, plan, options, index):
         self.spec, self.plan, self.options, self.index = spec, plan, options, index
         self.costs = Costs(spec.tables)
-        self.blocks = Blocks(spec.blocks, spec.block_size, options["enable_prefix_caching"])
+        self.blocks = Blocks(spec.blocks, spec.block_size, options["enable_prefix_caching"], spec.offload_blocks)
         self.by_priority = options["scheduling_policy"] == "priority"
         self.waiting, self.running, self.flying = [], [], []
         self.padding = []  # finished sequences that keep their rows
@@ -117,7 +117,7 @@ class Engine:
         self.evicted_now = set()
         before = len(self.waiting), len(self.running)
         items = self.plan(self)
-        self.blocks.fulfil()
+        reload = self.blocks.fulfil() * self.spec.block_size * self.spec.reload
         if not items:  # evictions or rejections alone are progress: ask again at once, but vLLM v1 waits for a step in flight
             waits = self.plan is POLICIES["vllm-v1"][0] and self.flying and self.evicted_now
             self.ask_again = not waits and before != (len(self.waiting), len(self.running))
@@ -134,17 +134,17 @@ class Engine:
             if math.isnan(req.first_scheduled):
                 req.first_scheduled = now
         assert len({item.req for item in items}) == len(items)
-        self.flying.append((self._end(now, items), items))
+        self.flying.append((self._end(now, items, reload), items))
 
-    def _end(self, now, items):
+    def _end(self, now, items, reload):
         rows = [r.known + r.padded_for for r in self.padding]
         if self.spec.pp == 1:
-            end = now + self.costs.step_time(items, rows)
+            end = now + self.costs.step_time(items, rows) + reload
             self.stage_free[0] = end
             return end
-        return self._pipeline_end(now, items)
+        return self._pipeline_end(now, items, reload)
 
-    def _pipeline_end(self, now, items):
+    def _pipeline_end(self, now, items, reload):
         t, pp = self.spec.tables, self.spec.pp
         tokens = sum(i.n for i in items)
         share = self.costs.layers_time(items) / pp
@@ -153,7 +153,7 @@ class Engine:
         for s in range(pp):
             stage = max(share + (head if s == pp - 1 else 0.0), t.launch / pp)
             if s == 0:
-                stage += t.cpu + t.cpu_per_seq * len(items)
+                stage += t.cpu + t.cpu_per_seq * len(items) + reload
             self.stage_free[s] = max(ready, self.stage_free[s]) + stage
             ready = self.stage_free[s] + t.send + t.send_per_token * tokens
         return self.stage_free[-1]

@@ -206,7 +206,7 @@ def vllm_v1(e):
         hits = e.blocks.hits(req)
         done = len(hits) * e.blocks.size
         n = tokens(req, done)
-        idle = sum(e.blocks.holders[b] == 0 for b in hits)
+        idle = e.blocks.takes(hits)
         if e.blocks.count(done + n) - len(hits) + idle > e.blocks.free:
             break
         e.admit(req, hits)

@@ -10,6 +10,7 @@ from rota.mechanisms.simulator import simulate
 from rota.policies.registry import make_policy
 from tests.oracle.oracle import simulate_oracle
 from tests.simulator.scenarios import POLICIES, scenarios
+from tests.simulator.test_modes import assert_same
 
 CASES = {name: (name, options) for name, options in POLICIES.items() if name != "sarathi-dynamic"}
 V1 = POLICIES["vllm-v1"]
@@ -21,9 +22,11 @@ CASES |= {
     "static padded": ("static", POLICIES["static"] | {"padded": True}),
 }
 
+ORACLE = settings(max_examples=25, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), phases=(Phase.generate,))
+
 
 @pytest.mark.parametrize("case", CASES)
-@settings(max_examples=25, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), phases=(Phase.generate,))
+@ORACLE
 @given(scenario=scenarios())
 def test_every_request_is_served_as_the_oracle_serves_it(case, scenario):
     name, options = CASES[case]
@@ -33,6 +36,24 @@ def test_every_request_is_served_as_the_oracle_serves_it(case, scenario):
     router = "round-robin" if scenario.router == "random" else scenario.router
     ours = simulate(scenario.trace, make_policy(name, **options), engine, replicas=scenario.replicas, router=router)
     theirs = simulate_oracle(scenario.trace, name, options, engine, scenario.replicas, router)
+    compare(ours, theirs)
+
+
+@pytest.mark.parametrize("copies", [1, 4, 30])
+@ORACLE
+@given(scenario=scenarios())
+def test_copies_in_host_memory_are_found_as_by_a_plain_lru(copies, scenario):
+    engine = replace(scenario.engine, tables=replace(scenario.engine.tables, noise=0.0), offload_blocks=copies, reload=1.3e-5)
+    router = "round-robin" if scenario.router == "random" else scenario.router
+    policy = make_policy("vllm-v1", **V1)
+    ours = simulate(scenario.trace, policy, engine, replicas=scenario.replicas, router=router)
+    theirs = simulate_oracle(scenario.trace, "vllm-v1", V1, engine, scenario.replicas, router)
+    compare(ours, theirs)
+    assert ours.totals["reloaded_tokens"] == sum(e.blocks.loaded for e in theirs["engines"]) * engine.block_size
+    assert_same(ours, simulate(scenario.trace, policy, engine, replicas=scenario.replicas, router=router, compress=False, compiled=False), "modes")
+
+
+def compare(ours, theirs):
     for column in ("replica", "preemptions", "recomputed", "cached", "rejected"):
         np.testing.assert_array_equal(getattr(ours, column), theirs[column], err_msg=column)
     for column in ("arrival", "first_scheduled", "first_token", "finish", "max_tbt"):

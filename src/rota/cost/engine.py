@@ -23,6 +23,10 @@ class EngineSpec:
     tp, pp : int
     label : str
         Such as ``"llama-3-8b on a100-80g"``.
+    offload_blocks : int
+        KV blocks that the prefix cache keeps in host memory when device blocks are taken for other use; 0 for none.
+    reload : float
+        Seconds per token of copying KV back from there.
     meta : dict
         Conditions for reports (model, device, gpus, usd_per_hour, ...), copied into `Run.meta`.
     """
@@ -34,4 +38,6 @@ class EngineSpec:
     tp: int = 1
     pp: int = 1
     label: str = "engine"
+    offload_blocks: int = 0
+    reload: float = 0.0
     meta: dict[str, object] = field(default_factory=dict)

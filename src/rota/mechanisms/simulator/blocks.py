@@ -12,6 +12,8 @@ import numpy as np
 
 from rota.contracts.columns import BLOCK_SIZE, BLOCKS, COMPUTED, FREE, KNOWN
 from rota.jit import njit
+from rota.mechanisms.simulator.hash_map import find, insert, remove
+from rota.mechanisms.simulator.host_cache import has, put, touch
 from rota.mechanisms.simulator.state import (
     CLAIM,
     COMMITTED,
@@ -20,7 +22,11 @@ from rota.mechanisms.simulator.state import (
     F_PREV,
     FREE_FIRST,
     FREE_LAST,
+    H_LOADED,
+    LOADING,
     REFS,
+    RELOAD,
+    RELOAD_BLOCK,
     SERIAL,
     SLOT,
     SLOTS_FREE,
@@ -61,48 +67,6 @@ def content(e, sid, i):
 
 
 @njit(cache=True)
-def find(table, key):
-    """Row of the block first entered under `key`, or -1."""
-    mask = table.shape[0] - 1
-    at = (key & np.int64(0x7FFFFFFFFFFFFFFF)) & mask
-    while table[at, 0] != 0:
-        if table[at, 0] == key:
-            return at
-        at = (at + 1) & mask
-    return -1
-
-
-@njit(cache=True)
-def insert(table, key, block):
-    mask = table.shape[0] - 1
-    at = (key & np.int64(0x7FFFFFFFFFFFFFFF)) & mask
-    while table[at, 0] != 0:
-        at = (at + 1) & mask
-    table[at, 0] = key
-    table[at, 1] = block
-
-
-@njit(cache=True)
-def remove(table, key, block):
-    """Delete the entry of `block`, moving later entries back so that no gap splits the run; equal keys keep their order."""
-    mask = table.shape[0] - 1
-    hole = find(table, key)
-    while table[hole, 0] != key or table[hole, 1] != block:
-        hole = (hole + 1) & mask
-    at = hole
-    while True:
-        at = (at + 1) & mask
-        if table[at, 0] == 0:
-            break
-        home = (table[at, 0] & np.int64(0x7FFFFFFFFFFFFFFF)) & mask
-        if ((at - home) & mask) >= ((at - hole) & mask):
-            table[hole, 0] = table[at, 0]
-            table[hole, 1] = table[at, 1]
-            hole = at
-    table[hole, 0] = 0
-
-
-@njit(cache=True)
 def _unlink(e, b):
     before, after = e.block[b, F_PREV], e.block[b, F_NEXT]
     if before >= 0:
@@ -118,16 +82,20 @@ def _unlink(e, b):
 
 @njit(cache=True)
 def lookup_prefix(e, sid, claim, take):
-    """(blocks, idle blocks) of the longest cached prefix of a waiting sequence, at most its known tokens less one.
+    """(blocks, free ones that it takes) of the longest cached prefix of a waiting sequence, at most its known tokens less one.
 
-    Idle blocks that were taken under the same `claim`, a number from `new_claim`, do not count: sequences admitted together share them.
+    It takes idle blocks, and others for copies of what is in host memory. Idle blocks that were taken under the same `claim`, a number
+    from `new_claim`, do not count: sequences admitted together share them.
     """
     most = (e.seq[sid, KNOWN] - 1) // e.ctl[BLOCK_SIZE]
     idle = 0
     for i in range(most):
         at = find(e.table, content(e, sid, i))
         if at < 0:
-            return i, idle
+            if not has(e, content(e, sid, i)):
+                return i, idle
+            idle += 1
+            continue
         b = e.table[at, 1]
         if e.block[b, REFS] == 0 and e.block[b, CLAIM] != claim:
             idle += 1
@@ -145,17 +113,25 @@ def new_claim(e):
 
 @njit(cache=True)
 def hold_prefix(e, sid):
-    """Give a newly admitted sequence a block table and the cached prefix."""
+    """Give a newly admitted sequence a block table and the cached prefix. What is in host memory gets its blocks from `load`."""
     block, held, table = e.block, e.held, e.table
     e.ctl[SLOTS_FREE] -= 1
     slot = e.slots[e.ctl[SLOTS_FREE]]
     e.own[sid, SLOT] = slot
     most = (e.seq[sid, KNOWN] - 1) // e.ctl[BLOCK_SIZE]
     hits = 0
+    e.own[sid, LOADING] = 0
     while hits < most:
-        at = find(table, content(e, sid, hits))
+        key = content(e, sid, hits)
+        at = find(table, key)
         if at < 0:
-            break
+            if not has(e, key):
+                break
+            touch(e, key)
+            held[slot, hits] = -1
+            e.own[sid, LOADING] += 1
+            hits += 1
+            continue
         b = table[at, 1]
         if block[b, REFS] == 0:
             _unlink(e, b)
@@ -168,16 +144,43 @@ def hold_prefix(e, sid):
 
 
 @njit(cache=True)
+def load(e, sid):
+    """Copy what a newly admitted sequence finds in host memory into free blocks, the least recently used ones; there are as many."""
+    ctl, block, held = e.ctl, e.block, e.held
+    slot = e.own[sid, SLOT]
+    for i in range(e.seq[sid, BLOCKS]):
+        if held[slot, i] >= 0:
+            continue
+        b = ctl[FREE_FIRST]
+        _unlink(e, b)
+        _empty(e, b)
+        block[b, REFS] = 1
+        block[b, CONTENT] = content(e, sid, i)
+        insert(e.table, block[b, CONTENT], b)
+        held[slot, i] = b
+    e.host_ctl[H_LOADED] += e.own[sid, LOADING]
+    e.flt[RELOAD] += e.own[sid, LOADING] * e.flt[RELOAD_BLOCK]
+    e.own[sid, LOADING] = 0
+
+
+@njit(cache=True)
+def _empty(e, b):
+    """A block is taken for new use: its content goes to host memory, if there is a cache."""
+    if e.block[b, CONTENT] != 0:
+        remove(e.table, e.block[b, CONTENT], b)
+        put(e, e.block[b, CONTENT])
+        e.block[b, CONTENT] = 0
+
+
+@njit(cache=True)
 def grow(e, sid, blocks):
     """Extend a sequence's table to `blocks` blocks, the least recently used free ones; the caller has checked that there are as many."""
-    ctl, block, held, table = e.ctl, e.block, e.held, e.table
+    ctl, block, held = e.ctl, e.block, e.held
     slot = e.own[sid, SLOT]
     have = e.seq[sid, BLOCKS]
     b = ctl[FREE_FIRST]
     for i in range(have, blocks):
-        if block[b, CONTENT] != 0:
-            remove(table, block[b, CONTENT], b)
-            block[b, CONTENT] = 0
+        _empty(e, b)
         block[b, REFS] = 1
         held[slot, i] = b
         b = block[b, F_NEXT]

@@ -89,6 +89,7 @@ class Engine:
             n_layers=spec.tables.n_layers, block_size=spec.block_size, blocks=spec.blocks, max_seqs=policy.max_seqs,
             max_step_tokens=most_tokens, max_len=spec.max_len, tp=spec.tp, pp=spec.pp, capabilities=capabilities,
             prefill=CostModel(spec.tables).prefill_fit(spec.max_len, most_tokens) if "pin" in policy.requires else (0.0, 0.0, 0.0),
+            reload=spec.reload if spec.offload_blocks else float("inf"),
         )  # fmt: skip
         self.policy.start(self.limits)
         self.set_state(new_state(

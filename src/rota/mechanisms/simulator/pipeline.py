@@ -27,6 +27,7 @@ from rota.mechanisms.simulator.state import (
     N_ENDING,
     N_PAUSED,
     NOW,
+    RELOAD,
     STEPS,
 )
 from rota.mechanisms.simulator.steps import advance_work, commit_filled, emit_group, finish_due, take_decode_blocks
@@ -46,7 +47,8 @@ def launch(e):
     context = e.grp[g, G_CONTEXT] if decode else 0
     layers_s, head_s, tokens, seqs = device_seconds(e, rows, context, e.grp[g, G_SHARED] if decode else 0, works)
     pp = ctl[STAGES]
-    host = cp[CPU] + cp[CPU_SEQ] * seqs
+    host = cp[CPU] + cp[CPU_SEQ] * seqs + e.flt[RELOAD]
+    e.flt[RELOAD] = 0.0
     factor = noise_factor(cp, ctl[STEPS])
     ctl[STEPS] += 1
     send = cp[SEND] + cp[SEND_TOKEN] * (rows + tokens)

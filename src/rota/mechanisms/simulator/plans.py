@@ -33,7 +33,7 @@ from rota.contracts.columns import (
 )
 from rota.contracts.serving import DECODE, PREFILL, REJECTED, WAITING
 from rota.jit import njit
-from rota.mechanisms.simulator.blocks import grow, hold_prefix
+from rota.mechanisms.simulator.blocks import grow, hold_prefix, load
 from rota.mechanisms.simulator.decodes import join, leave
 from rota.mechanisms.simulator.queues import link_running, unlink_running, unlink_waiting
 from rota.mechanisms.simulator.requests import end, evict, free_blocks
@@ -51,6 +51,7 @@ from rota.mechanisms.simulator.state import (
     GHOST_CONTEXT,
     GHOSTS,
     LEFT,
+    LOADING,
     MARK,
     N_PAUSED,
     NOW,
@@ -184,9 +185,14 @@ def apply(e):
 @njit(cache=True)
 def allocate(e, at):
     """Take the KV blocks of the next step: the standing set's first, then each work item's. 0, or 4."""
-    ctl, seq, out = e.ctl, e.seq, e.out
+    ctl, seq, own, out = e.ctl, e.seq, e.own, e.out
     for _ in range(out[N_WORK]):
         sid = out[at]
+        if own[sid, LOADING] > 0:
+            if own[sid, LOADING] > ctl[FREE]:
+                ctl[BAD] = sid
+                return 4
+            load(e, sid)
         more = blocks_for(e, max(out[at + 2], seq[sid, COMPUTED] + out[at + 1])) - seq[sid, BLOCKS]
         at += WORK_SIZE
         if more > 0:

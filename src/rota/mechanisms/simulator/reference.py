@@ -63,8 +63,9 @@ def _pointer(typingctx, address):
 
 
 _INTS_1 = ["ctl", "out", "paused", "ghosts", "level_tail", "inbox", "rel", "hist", "slots", "chain", "chain_start", "chain_block", "ending",
-           "arrived", "finished"]  # fmt: skip
-_INTS_2 = ["seq", "own", "grp", "heap", "stack_step", "fresh", "bucket", "bucket_head", "bucket_tail", "lane", "table", "block", "readers"]
+           "arrived", "finished", "host_ctl"]  # fmt: skip
+_INTS_2 = ["seq", "own", "grp", "heap", "stack_step", "fresh", "bucket", "bucket_head", "bucket_tail", "lane", "table", "block",
+           "readers", "host", "host_table"]  # fmt: skip
 _FLOATS_1 = ["flt", "last", "lane_end", "stage_free", "delay", "cp", "layer", "head", "expert", "prefill_long", "acc"]
 _FLOATS_2 = ["tim", "stack_gap", "decode_table", "prefill_table", "timeline", "log"]
 

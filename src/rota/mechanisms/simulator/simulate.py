@@ -259,6 +259,7 @@ def _collect(
     totals["events"] = float(sum(e.state.ctl[st.EVENTS] for e in engines))
     totals["peak_blocks"] = float(max(e.state.ctl[st.PEAK] for e in engines))
     totals["seconds"] = seconds
+    totals["reloaded_tokens"] = float(sum(e.state.host_ctl[st.H_LOADED] for e in engines) * spec.block_size)
     timeline, width = _timeline(engines, spec)
     log = None
     if state.ctl[st.LOG_ON]:

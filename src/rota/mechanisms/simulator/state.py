@@ -20,15 +20,16 @@ from rota.workload.trace import Trace
 
 # private per-request columns, int64
 (OUTPUT, JOIN, KEY, HEAP_AT, BUCKET, B_NEXT, B_PREV, SLOT, COMMITTED, RECOMPUTED, CACHED, CHILD, SIBLING, LEVEL, MARK, FRESH,
- REPLICA, ADMITTED) = range(18)  # fmt: skip
-OWN_COLUMNS = 18
+ REPLICA, ADMITTED, LOADING) = range(19)  # fmt: skip
+OWN_COLUMNS = 19
 # private entries of ctl, after the public ones; WATCH: stop when so many dependent requests are due (0: never)
 (IN_HEAD, IN_TAIL, WAIT_TAIL, PRE_TAIL, AVAIL, LEFT, DONE, CACHING, PEAK, EVENTS, PLANS, STEPS, LOG_ON, LOG_ROWS, BAD, SERIAL,
  COMPRESS, N_REL, TAKE_REL, N_PAUSED, GHOSTS, GHOST_CONTEXT, LAST_FINISHED, FREE_FIRST, FREE_LAST, SLOTS_FREE, LEVELS,
  BUDGET, FRESH_PLAN, WATCH, FLAGS, ADMISSIONS, N_ENDING, FOLLOWS, N_ARRIVED, N_FINISHED, N_PINS,
  EVICTIONS) = range(24, 62)  # fmt: skip
 # entries of flt
-NOW, UNTIL, WAKE_AT, TL_WIDTH, NEXT_EVENT = range(5)
+# RELOAD: seconds that the next step takes longer because KV comes back from host memory; RELOAD_BLOCK: of one block
+NOW, UNTIL, WAKE_AT, TL_WIDTH, NEXT_EVENT, RELOAD, RELOAD_BLOCK = range(7)
 # entries of grp, int64 (groups, GRP): the standing set (AVAIL) and, with pipeline parallelism, the sets in flight
 G_N, G_STEP, G_CONTEXT, G_HEAP, G_STACK, G_FRESH, G_BUCKETED, G_NUMBER, G_SHARED = range(9)
 GRP = 9
@@ -49,6 +50,9 @@ LOG_COLUMNS = 6
 # columns of block, int64
 REFS, CONTENT, F_NEXT, F_PREV, CLAIM = range(5)
 BLOCK_COLUMNS = 5
+# columns of host, int64, and entries of host_ctl: rows used, the least and the most recently used, blocks copied back
+H_KEY, H_PREV, H_NEXT = range(3)
+H_USED, H_FIRST, H_LAST, H_LOADED = range(4)
 
 
 class State(NamedTuple):
@@ -99,6 +103,9 @@ class State(NamedTuple):
     arrived: np.ndarray  # what a policy that follows has not been told of yet
     finished: np.ndarray
     readers: np.ndarray  # members of each group that hold a block, if attention reads such blocks once
+    host: np.ndarray  # contents in host memory, a doubly linked list by use
+    host_table: np.ndarray  # map from content to row of host
+    host_ctl: np.ndarray
 
 
 def request_columns(trace: Trace, engine: EngineSpec) -> dict[str, np.ndarray]:
@@ -174,6 +181,7 @@ def new_state(
         ctl[at] = value
     flt = np.zeros(8)
     flt[WAKE_AT] = flt[UNTIL] = np.inf
+    flt[RELOAD_BLOCK] = engine.reload * size
     flt[TL_WIDTH] = max(float(trace.arrival.max()) / TL_BINS, 1e-3)
     groups = pp + 1 if pp > 1 else 1
     stack = 4 * seats + 64
@@ -190,6 +198,7 @@ def new_state(
         block[:, F_PREV] = np.arange(-1, blocks - 1)
         block[-1, F_NEXT] = -1
         ctl[FREE_FIRST], ctl[FREE_LAST], ctl[SLOTS_FREE] = 0, blocks - 1, seats
+    copies = engine.offload_blocks if caching else 0
     t = engine.tables
     return State(
         seq=shared["seq"], own=shared["own"], tim=shared["tim"], ctl=ctl, flt=flt,
@@ -211,4 +220,6 @@ def new_state(
         chain_block=np.array([trace.hash_block // size if trace.hash_ids is not None and caching else 0], np.int64),
         arrived=np.zeros(n if follows else 1, np.int64), finished=np.zeros(n if follows else 1, np.int64),
         readers=np.zeros((groups, blocks if shared_attention else 0), np.int64),
+        host=np.zeros((copies, 3), np.int64), host_table=np.zeros((1 << max(1, (2 * copies).bit_length()), 2), np.int64),
+        host_ctl=np.array([0, -1, -1, 0], np.int64),
     )  # fmt: skip

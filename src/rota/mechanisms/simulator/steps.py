@@ -74,6 +74,7 @@ from rota.mechanisms.simulator.state import (
     N_PAUSED,
     NOW,
     OUTPUT,
+    RELOAD,
     STEPS,
     UNTIL,
     WAKE_AT,
@@ -193,6 +194,8 @@ def _one_step(e):
     layers_s, head_s, tokens, seqs = device_seconds(e, rows, context, e.grp[g, G_SHARED] if decode else 0, works)
     start = e.flt[NOW]
     dt = max(layers_s + head_s, cp[LAUNCH]) * noise_factor(cp, ctl[STEPS]) + cp[CPU] + cp[CPU_SEQ] * seqs
+    dt += e.flt[RELOAD]
+    e.flt[RELOAD] = 0.0
     now = start + dt
     ctl[STEPS] += 1
     e.acc[A_BUSY] += dt

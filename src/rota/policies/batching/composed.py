@@ -127,10 +127,11 @@ class Composed(Batching):
             self._refused = False
             return StepPlan(decode=False, pin=pin, unpin=unpin)
         plan = self._decide(view)
-        return plan._replace(unpin=self.pins.take(), wake=plan.wake | FINISH, wake_at=self.pins.expiry)
+        return plan._replace(unpin=self.pins.take(), wake=plan.wake | FINISH, wake_at=min(plan.wake_at, self.pins.expiry))
 
     def _decide(self, view: EngineView) -> StepPlan:
         evicting, self._evicting = self._evicting, False
+        self._yielded = False
         if not self.shape.hybrid:
             return self._prompts_first(view, evicting)
         tokens, free = view.n_decode, view.free_blocks - view.decode_need
@@ -251,7 +252,6 @@ class Composed(Batching):
         order, admission, _ = self.parts
         ledger: Ledger | None = view.ledger() if self.prefix_caching else None
         admission.begin(view)
-        self._yielded = False
         rejected: list[int] = []
         left = 0
         for seq in order.queue(view):
