@@ -24,6 +24,7 @@ from rota.policies.retention.ttl import Gaps, Ttl, TurnCounts, best_ttl, default
 from rota.workload.agents import Agent, Tool, agents
 from rota.workload.lengths import Spread
 from tests.policies.snapshot import Snapshot
+from tests.simulator.programs import problems
 from tests.simulator.scenarios import tables
 from tests.simulator.test_modes import NO_SHRINK, assert_same
 
@@ -34,7 +35,7 @@ BATCHINGS = {
     "vllm-v0": dict(max_num_seqs=6, max_num_batched_tokens=160),
     "orca-paged": dict(max_num_seqs=6),
 }
-PLAIN = settings(max_examples=40, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), phases=NO_SHRINK)
+PLAIN = settings(max_examples=20, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), phases=NO_SHRINK)
 LIMITS = Limits(n_layers=32, block_size=16, blocks=1000, max_seqs=64, max_step_tokens=2048, max_len=4096, prefill=(0.5, 1e-3, 0.0))
 
 
@@ -48,22 +49,6 @@ def policies(**options):
     # held KV with queues that know nothing of programs
     yield make_policy("composed", batching="vllm-v1", retention="ttl", **BATCHINGS["vllm-v1"])
     yield make_policy("composed", batching="sarathi", order="shortest-prompt", retention="forever", **BATCHINGS["sarathi"])
-
-
-@st.composite
-def problems(draw):
-    """Programs with two tools, and an engine that can hold little more than the longest turn."""
-    tools = (Tool("quick", 2, Spread.lognormal(0.01, 0.03)), Tool("slow", 1, Spread.lognormal(0.1, 0.5)))
-    kind = Agent(
-        Spread.uniform(1, draw(st.sampled_from([3, 8]))), Spread.uniform(1, 30), Spread.uniform(0, 12), Spread.uniform(1, 9), tools,
-        system=draw(st.sampled_from([0, 16])), max_total=150,
-    )  # fmt: skip
-    trace = agents(draw(st.integers(1, 12)), draw(st.sampled_from([2.0, 20.0, 500.0])), kind, seed=draw(st.integers(0, 10**6)))
-    pp = draw(st.sampled_from([1, 1, 1, 2]))
-    size = draw(st.sampled_from([4, 8, 16]))
-    need = int((trace.prompt + trace.output).max()) // size + 3
-    blocks = (7 if pp > 1 else 1) * need + draw(st.sampled_from([0, 2, 10, 100]))
-    return trace, EngineSpec(tables=tables(draw, pp), blocks=blocks, block_size=size, max_len=160, pp=pp)
 
 
 @given(st.lists(st.floats(0, 100), max_size=60), st.floats(-5, 200))
@@ -200,7 +185,7 @@ def test_program_order_puts_evicted_then_held_then_old_programs_first():
 @PLAIN
 @given(problems())
 def test_modes_agree_and_all_programs_end(problem):
-    """40 problems x 23 policies. `simulate` itself raises if a block or a pin is left over, or if nothing can go on."""
+    """20 problems x 23 policies. `simulate` itself raises if a block or a pin is left over, or if nothing can go on."""
     trace, engine = problem
     for policy in policies():
         reference = simulate(trace, policy, engine, compress=False)

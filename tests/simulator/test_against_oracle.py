@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from rota.mechanisms.simulator import simulate
 from rota.policies.registry import make_policy
 from tests.oracle.oracle import simulate_oracle
+from tests.simulator.programs import problems
 from tests.simulator.scenarios import POLICIES, scenarios
 from tests.simulator.test_modes import assert_same
 
@@ -41,16 +42,15 @@ def test_every_request_is_served_as_the_oracle_serves_it(case, scenario):
 
 @pytest.mark.parametrize("copies", [1, 4, 30])
 @ORACLE
-@given(scenario=scenarios())
-def test_copies_in_host_memory_are_found_as_by_a_plain_lru(copies, scenario):
-    engine = replace(scenario.engine, tables=replace(scenario.engine.tables, noise=0.0), offload_blocks=copies, reload=1.3e-5)
-    router = "round-robin" if scenario.router == "random" else scenario.router
+@given(problem=problems())
+def test_copies_in_host_memory_are_found_as_by_a_plain_lru(copies, problem):
+    trace, engine = problem
+    engine = replace(engine, tables=replace(engine.tables, noise=0.0), offload_blocks=copies, reload=1.3e-5)
     policy = make_policy("vllm-v1", **V1)
-    ours = simulate(scenario.trace, policy, engine, replicas=scenario.replicas, router=router)
-    theirs = simulate_oracle(scenario.trace, "vllm-v1", V1, engine, scenario.replicas, router)
+    ours, theirs = simulate(trace, policy, engine), simulate_oracle(trace, "vllm-v1", V1, engine)
     compare(ours, theirs)
     assert ours.totals["reloaded_tokens"] == sum(e.blocks.loaded for e in theirs["engines"]) * engine.block_size
-    assert_same(ours, simulate(scenario.trace, policy, engine, replicas=scenario.replicas, router=router, compress=False, compiled=False), "modes")
+    assert_same(ours, simulate(trace, policy, engine, compress=False, compiled=False), "modes")
 
 
 def compare(ours, theirs):

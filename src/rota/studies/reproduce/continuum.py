@@ -35,7 +35,7 @@ MOST_WAIT = 10
 RAMP = (0.03, 0.04, 0.05, 0.06)
 #: Policies by what they stand for; a rival counts at its best setting in each run.
 FAMILIES = {
-    "FCFS + LRU": tuple(f"vllm-v1:max_num_batched_tokens={tokens},max_num_seqs={seqs}" for tokens in (512, 2048) for seqs in (16, 256)),
+    "FCFS + LRU": tuple(f"vllm-v1:max_num_batched_tokens={tokens},max_num_seqs={seqs}" for tokens, seqs in ((512, 16), (512, 256), (2048, 256))),
     "program FCFS": ("program-fcfs",),
     "2 s": ("fixed-ttl:ttl=2",),
     "fixed time": ("fixed-ttl:ttl=2", "fixed-ttl:ttl=10"),
