@@ -19,6 +19,7 @@ from rota.cli import (
     demo,
     frontier,
     policies,
+    ramp,
     reproduce,
     simulate,
     streams,
@@ -56,7 +57,7 @@ def _root(
     pass
 
 
-for _verb in (demo, compare, simulate, capacity, frontier, compose, streams, policies, calibrate, reproduce):
+for _verb in (demo, compare, simulate, capacity, frontier, ramp, compose, streams, policies, calibrate, reproduce):
     _verb.register(app)
 for _group in (workload, catalog):
     app.add_typer(_group.app)

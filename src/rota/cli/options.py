@@ -140,6 +140,9 @@ class Setup(Workload):
     kv_cache_dtype: Annotated[
         str | None, _option("--kv-cache-dtype", panel=_DEPLOYMENT, help="Number format of the KV cache; default: the model's.")
     ] = None
+    kv_offloading_size: Annotated[
+        float, _option("--kv-offloading-size", panel=_DEPLOYMENT, help="GiB of host memory for KV that leaves the prefix cache.", metavar="GIB")
+    ] = 0.0
     calibration: Annotated[
         str | None, _option("--calibration", panel=_DEPLOYMENT, help="Cost constants written by rota calibrate.", metavar="FILE")
     ] = None
@@ -185,7 +188,7 @@ class Setup(Workload):
         return Deployment(
             self.model, self.device, tensor_parallel_size=self.tensor_parallel_size,
             pipeline_parallel_size=self.pipeline_parallel_size, gpu_memory_utilization=self.gpu_memory_utilization,
-            block_size=self.block_size, **given,
+            block_size=self.block_size, kv_offloading_size=self.kv_offloading_size, **given,
         )  # fmt: skip
 
 

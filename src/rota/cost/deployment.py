@@ -11,6 +11,7 @@ from rota.catalog import load_device, load_link, load_model
 from rota.catalog.shapes import Accelerator, Link, ModelShape
 from rota.catalog.sizes import kv_bytes_per_token, weight_bytes
 from rota.cost.constants import Constants, load_constants
+from rota.cost.offload import Offload, offload
 from rota.cost.roofline import attended_share, step_tables
 from rota.errors import DoesNotFit, InputError
 
@@ -73,6 +74,8 @@ class Deployment:
         Cost constants written by ``rota calibrate``; default: those shipped for the device.
     expert_skew : float
         Zipf exponent of the popularity of experts; 0 for equal chances.
+    kv_offloading_size : float
+        Host memory, in GiB for all devices together, in which a prefix cache keeps KV that loses its place on the device; 0 for none.
 
     Raises
     ------
@@ -93,6 +96,7 @@ class Deployment:
     kv_cache_dtype: str | None = None
     calibration: str | Path | None = None
     expert_skew: float = 0.0
+    kv_offloading_size: float = 0.0
     shape: ModelShape = field(init=False, repr=False)
     accelerator: Accelerator = field(init=False, repr=False)
     link: Link = field(init=False, repr=False)
@@ -114,6 +118,7 @@ class Deployment:
         for name, value in found.items():
             object.__setattr__(self, name, value)
         self.blocks(0)
+        self.offload()
 
     @property
     def gpus(self) -> int:
@@ -165,6 +170,10 @@ class Deployment:
             raise DoesNotFit(self._arithmetic(memory, max(0, count) * self.block_size))
         return count
 
+    def offload(self) -> Offload:
+        """What `kv_offloading_size` holds, and the time to bring it back."""
+        return offload(self.kv_offloading_size, self.gpus, self.link, self.memory().kv_per_token, self.block_size)
+
     def engine(self, max_step_tokens: int = 0) -> EngineSpec:
         """The engine for a policy that puts up to so many tokens into a step (0: no limit).
 
@@ -206,6 +215,11 @@ class Deployment:
             f"{_gb(memory.runtime)} runtime + {_gb(memory.for_kv)} KV ({blocks * self.block_size:,} tokens), per device",
             "energy": {name: getattr(tables, name) for name in ENERGY},
         }
+        copies = self.offload()
+        if copies.blocks:
+            meta["host memory"] = (
+                f"{self.kv_offloading_size:g} GiB = {copies.blocks * self.block_size:,} tokens of KV, back at {copies.reload * 1e6:.3g} us per token"
+            )
         return EngineSpec(
             tables=tables,
             blocks=blocks,
@@ -214,6 +228,8 @@ class Deployment:
             tp=self.tensor_parallel_size,
             pp=self.pipeline_parallel_size,
             label=self.label,
+            offload_blocks=copies.blocks,
+            reload=copies.reload,
             meta=meta,
         )
 

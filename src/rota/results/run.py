@@ -40,7 +40,8 @@ class Run:
         ``busy`` (s, all replicas), ``steps``, ``decode_tokens``, ``prefill_tokens``, ``decode_context`` (sum of context that decodes attend to),
         ``shared_context`` (of it, tokens not read because another sequence's decode reads them in the same step),
         ``prefill_area`` (sum of n p + n (n + 1) / 2), ``prefill_context`` (sum of p + n), ``expert_bytes``, ``weight_passes`` (layer-steps),
-        ``plans`` (policy calls), ``events``, ``seconds`` (wall time of the simulation), ``peak_blocks``.
+        ``plans`` (policy calls), ``events``, ``seconds`` (wall time of the simulation), ``peak_blocks``,
+        ``reloaded_tokens`` (KV copied back from host memory).
     timeline : dict of float64 arrays
         ``time`` (bin starts, with ``width`` in `meta`), and time averages per bin: ``decode`` (sequences decoding), ``prefill``
         (prompt tokens per second), ``kv`` (fraction of blocks used), ``waiting``, ``busy`` (fraction), summed or averaged over replicas.
