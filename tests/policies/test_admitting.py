@@ -17,7 +17,8 @@ from tests.policies.snapshot import Snapshot
 from tests.simulator.scenarios import scenarios
 from tests.simulator.test_modes import NO_SHRINK, assert_same
 
-SOME = settings(max_examples=50, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), phases=NO_SHRINK)
+SOME = settings(max_examples=40, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), phases=NO_SHRINK)
+FEW = settings(SOME, max_examples=16)
 TOKENS = {"sarathi": 24, "orca-paged": None, "vllm-v0": 128, "vllm-v1": 24}
 PARTS = {
     "oracle-lengths": {}, "past-future": dict(window=6, initial=20), "conservative": dict(overcommit=1.3),
@@ -106,7 +107,7 @@ def test_with_ample_memory_admission_makes_no_difference(scenario):
             assert_same(expected, simulate(scenario.trace, made(name, batching, **options), ample), name)
 
 
-@SOME
+@FEW
 @given(scenarios())
 def test_jumps_and_snapshots_change_nothing(scenario):
     with_limits(scenario)

@@ -21,6 +21,7 @@ from tests.simulator.scenarios import scenarios
 from tests.simulator.test_modes import NO_SHRINK, assert_same
 
 SOME = settings(max_examples=40, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), phases=NO_SHRINK)
+FEW = settings(SOME, max_examples=16)
 TOKENS = {"sarathi": 24, "orca-paged": None, "vllm-v0": 128, "vllm-v1": 24}
 
 
@@ -111,7 +112,7 @@ def test_alone_a_tenant_is_served_as_by_the_host(scenario):
             assert_same(expected, simulate(scenario.trace, made(name, batching, **options), scenario.engine, replicas=scenario.replicas), name)
 
 
-@SOME
+@FEW
 @given(scenarios())
 def test_jumps_and_snapshots_change_nothing(scenario):
     with_tenants(scenario)
