@@ -35,7 +35,7 @@ BATCHINGS = {
     "vllm-v0": dict(max_num_seqs=6, max_num_batched_tokens=160),
     "orca-paged": dict(max_num_seqs=6),
 }
-PLAIN = settings(max_examples=20, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), phases=NO_SHRINK)
+PLAIN = settings(max_examples=30, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), phases=NO_SHRINK)
 LIMITS = Limits(n_layers=32, block_size=16, blocks=1000, max_seqs=64, max_step_tokens=2048, max_len=4096, prefill=(0.5, 1e-3, 0.0))
 
 
@@ -185,7 +185,7 @@ def test_program_order_puts_evicted_then_held_then_old_programs_first():
 @PLAIN
 @given(problems())
 def test_modes_agree_and_all_programs_end(problem):
-    """20 problems x 23 policies. `simulate` itself raises if a block or a pin is left over, or if nothing can go on."""
+    """30 problems x 23 policies. `simulate` itself raises if a block or a pin is left over, or if nothing can go on."""
     trace, engine = problem
     for policy in policies():
         reference = simulate(trace, policy, engine, compress=False)
