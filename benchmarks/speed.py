@@ -23,6 +23,7 @@ from rich.table import Table
 from rota.contracts.serving import BatchPolicy
 from rota.cost.deployment import Deployment
 from rota.cost.engine import EngineSpec
+from rota.cost.tables import StepTables
 from rota.mechanisms.simulator import simulate
 from rota.policies.registry import make_policy
 from rota.workload import load_trace
@@ -131,6 +132,26 @@ def scaling(engine: EngineSpec, sizes: tuple[int, ...]) -> None:
     console.print(table)
 
 
+def batches() -> None:
+    """Batch size and nothing else: steps of 10 ms whatever is in them, requests that come and go one by one, as many as make up the batch."""
+    table = Table(title="By mean batch, each request with an arrival and a finish of its own")
+    for column in ("sequences", "us per request", "events per request", "ns per event"):
+        table.add_column(column, justify="right")
+    n, length, step = 20_000, 4000, 0.01
+    tables = StepTables(layer=np.r_[0.0, np.full(64, step)], head=np.zeros(2), n_layers=1)
+    engine = EngineSpec(tables=tables, blocks=1_000_000, max_len=8192)
+    rng = np.random.default_rng(0)
+    output = rng.integers(length // 2, 3 * length // 2, n)
+    gaps = rng.exponential(length * step, n)
+    sizes = (16, 32, 64, 128, 256, 512)
+    policy = make_policy("sarathi", max_num_seqs=1024, max_num_batched_tokens=2048)
+    works = [(Trace(arrival=np.cumsum(gaps / size), prompt=np.full(n, 256), output=output, name="fixed prompts"), policy) for size in sizes]
+    for size, (trace, _), took in zip(sizes, works, microseconds(works, engine, 5), strict=True):
+        events = simulate(trace, policy, engine).totals["events"] / n
+        table.add_row(f"{size}", f"{took:.3f}", f"{events:.2f}", f"{1e3 * took / events:.0f}")
+    console.print(table)
+
+
 def million(engine: EngineSpec) -> None:
     trace = trace_of(1_000_000)
     for compiled in (False, True):
@@ -165,6 +186,7 @@ def main() -> None:
     policies_table(engine, 20_000 if quick else 200_000)
     hard_cases(engine, 20_000 if quick else 100_000)
     scaling(engine, (10_000, 100_000) if quick else (10_000, 100_000, 1_000_000))
+    batches()
     million(engine)
 
 
