@@ -60,7 +60,7 @@ def both_attentions(t, decodes=0, context=0, past=0, new=0):
     """A layer's attention of so many decodes or of one chunk, from both models, which agree."""
     cp, model = kernel.pack(t), CostModel(t)
     if decodes:
-        found = kernel.decode_attention(cp, t.decode_table, decodes, context), model.decode_attention(decodes, context)
+        found = kernel.decode_attention(cp, t.decode_table, decodes, context, 0), model.decode_attention(decodes, context)
     else:
         sums = new, new * past + new * (new + 1) / 2, past + new, float(new**2), -(-past // t.kv_scale) * t.kv_scale
         found = kernel.prefill_attention(cp, t.prefill_table, t.prefill_long, 1, *sums), model.prefill_attention([(past, new)])
