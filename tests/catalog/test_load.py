@@ -6,7 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from rota.catalog import describe, device_names, link_names, load_device, load_link, load_model, model_names
+from rota.catalog import (
+    describe,
+    device_names,
+    host_names,
+    link_names,
+    load_device,
+    load_host,
+    load_link,
+    load_model,
+    model_names,
+    usual_host,
+)
 from rota.errors import InputError
 
 PROMISED_MODELS = """llama-2-7b llama-2-13b llama-2-70b llama-3-8b llama-3-70b llama-3.1-8b llama-3.1-70b llama-3.1-405b
@@ -56,6 +67,24 @@ def test_links_are_plausible_and_ordered() -> None:
     assert pcie[2] / pcie[1] == pytest.approx(2)
     nvlink = [load_link(f"nvlink{generation}").bandwidth for generation in (3, 4, 5)]
     assert nvlink == [300e9, 450e9, 900e9]
+
+
+@pytest.mark.parametrize("name", host_names())
+def test_hosts_are_plausible(name: str) -> None:
+    host = load_host(name.upper())
+    assert host.source
+    assert 10e9 < host.bandwidth < 400e9
+    assert 2**34 < host.memory < 2**40
+    assert load_link(host.link).name == host.link
+    assert all(load_device(device).name == device for device in host.devices)
+
+
+def test_every_device_has_a_host() -> None:
+    assert usual_host(load_device("t4")).name == "g4dn-4xlarge"
+    assert usual_host(load_device("a10")).name == "g5-4xlarge"
+    assert usual_host(load_device("rtx4090")).name == "server"
+    with pytest.raises(InputError, match="unknown host 'g5-4xlarg'; did you mean g5-4xlarge"):
+        load_host("g5-4xlarg")
 
 
 @pytest.mark.parametrize("name", model_names())
@@ -156,7 +185,7 @@ def test_a_missing_device_file(tmp_path: Path) -> None:
         load_device(tmp_path / "none.toml")
 
 
-@pytest.mark.parametrize(("kind", "names"), [("models", model_names), ("devices", device_names), ("links", link_names)])
+@pytest.mark.parametrize(("kind", "names"), [("models", model_names), ("devices", device_names), ("links", link_names), ("hosts", host_names)])
 def test_listings_have_a_row_for_each_and_the_same_columns(kind: str, names) -> None:
     rows = describe(kind)
     assert [row["name"] for row in rows] == names()
@@ -165,5 +194,5 @@ def test_listings_have_a_row_for_each_and_the_same_columns(kind: str, names) -> 
 
 
 def test_listings_of_something_else() -> None:
-    with pytest.raises(InputError, match="models, devices, links"):
+    with pytest.raises(InputError, match="models, devices, links, hosts"):
         describe("horses")

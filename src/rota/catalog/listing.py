@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from rota.catalog.load import device_names, link_names, load_device, load_link, load_model, model_names
-from rota.catalog.shapes import Accelerator, Link, ModelShape
+from rota.catalog.load import (
+    device_names,
+    host_names,
+    link_names,
+    load_device,
+    load_host,
+    load_link,
+    load_model,
+    model_names,
+)
+from rota.catalog.shapes import Accelerator, Host, Link, ModelShape
 from rota.catalog.sizes import kv_bytes_per_token, parameters, weight_bytes
 from rota.errors import InputError
 
 Row = dict[str, str | int | float]
-KINDS = ("models", "devices", "links")
+KINDS = ("models", "devices", "links", "hosts")
 
 
 def describe(kind: str) -> list[Row]:
@@ -17,7 +26,7 @@ def describe(kind: str) -> list[Row]:
     Parameters
     ----------
     kind : str
-        ``"models"``, ``"devices"`` or ``"links"``.
+        ``"models"``, ``"devices"``, ``"links"`` or ``"hosts"``.
 
     Returns
     -------
@@ -35,6 +44,8 @@ def describe(kind: str) -> list[Row]:
         return [describe_device(load_device(name)) for name in device_names()]
     if kind == "links":
         return [describe_link(load_link(name)) for name in link_names()]
+    if kind == "hosts":
+        return [describe_host(load_host(name)) for name in host_names()]
     raise InputError(f"unknown kind {kind!r}; use one of {', '.join(KINDS)}")
 
 
@@ -82,6 +93,18 @@ def describe_link(link: Link) -> Row:
         "gb_s": round(link.bandwidth / 1e9, 2),
         "latency_us": round(link.latency * 1e6, 2),
         "source": link.source,
+    }
+
+
+def describe_host(host: Host) -> Row:
+    """One host, per device: memory in GiB, bandwidth in 10^9 bytes/s."""
+    return {
+        "name": host.name,
+        "memory_gib": round(host.memory / 2**30),
+        "gb_s": round(host.bandwidth / 1e9, 1),
+        "link": host.link,
+        "devices": ", ".join(host.devices),
+        "source": host.source,
     }
 
 

@@ -1,4 +1,4 @@
-"""Accelerators, links and models by name, alias or file. The data are the TOML files in `rota.catalog.data`."""
+"""Accelerators, links, hosts and models by name, alias or file. The data are the TOML files in `rota.catalog.data`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Protocol, TypeVar
 
 from rota.catalog.fields import Fields
 from rota.catalog.huggingface import read_config
-from rota.catalog.shapes import Accelerator, Link, ModelShape
+from rota.catalog.shapes import Accelerator, Host, Link, ModelShape
 from rota.errors import InputError
 
-MIB = 1 << 20
+MIB, GIB = 1 << 20, 1 << 30
 FORMATS = ("bf16", "fp8", "int8", "fp4")
 _DEVICE_FIELDS = ("name", "tflops", "memory_mib", "gb_s", "link", "max_tp", "watts", "usd_per_hour", "aliases", "source")
 
@@ -42,6 +42,11 @@ def device_names() -> list[str]:
 def link_names() -> list[str]:
     """Keys of all built-in links, in the order of the catalog."""
     return list(_links())
+
+
+def host_names() -> list[str]:
+    """Keys of all built-in hosts, in the order of the catalog."""
+    return list(_hosts())
 
 
 def load_model(name_or_path: str | Path) -> ModelShape:
@@ -117,6 +122,25 @@ def load_link(name: str) -> Link:
     return known
 
 
+def load_host(name: str) -> Host:
+    """A host of the catalog by its key (case does not matter).
+
+    Raises
+    ------
+    InputError
+        If nothing has that name; the message lists the closest ones.
+    """
+    known = _find(_hosts(), name)
+    if known is None:
+        raise _unknown("host", name, _hosts(), "rota catalog hosts")
+    return known
+
+
+def usual_host(device: Accelerator) -> Host:
+    """The host that a device usually comes with: the first of the catalog that lists it, else ``"server"``."""
+    return next((host for host in _hosts().values() if device.name in host.devices), _hosts()["server"])
+
+
 def _path(given: str | Path) -> Path | None:
     """`given` as a path, or None if it is nothing that the system can even look for."""
     if not str(given).strip():
@@ -161,6 +185,13 @@ def _link(name: str, given: Fields) -> Link:
     return Link(name, given.number("gb_s") * 1e9, given.number("us") * 1e-6, given.text("source"))
 
 
+def _host(name: str, given: Fields) -> Host:
+    given.only("memory_gib", "gb_s", "link", "devices", "source")
+    return Host(
+        name, given.number("memory_gib") * GIB, given.number("gb_s") * 1e9, given.text("link"), given.texts("devices"), given.text("source")
+    )
+
+
 def _model(name: str, given: Fields) -> ModelShape:
     given.only(*(field.name for field in fields(ModelShape)))
     values = {**given.values, "aliases": given.texts("aliases")}
@@ -180,6 +211,11 @@ def _links() -> dict[str, Link]:
 @cache
 def _devices() -> dict[str, Accelerator]:
     return _read("accelerators.toml", _accelerator)
+
+
+@cache
+def _hosts() -> dict[str, Host]:
+    return _read("hosts.toml", _host)
 
 
 @cache

@@ -58,6 +58,30 @@ class Accelerator:
 
 
 @dataclass(frozen=True, slots=True)
+class Host:
+    """What stands behind one device: its share of host memory (bytes), of that memory's bandwidth (bytes/s), and the link between.
+
+    Parameters
+    ----------
+    name : str
+        Catalog key, such as ``"g4dn-4xlarge"``.
+    memory, bandwidth : float
+    link : str
+        Name of the `Link` between host and device.
+    devices : tuple of str
+        Accelerators that usually come with it.
+    source : str
+    """
+
+    name: str
+    memory: float
+    bandwidth: float
+    link: str
+    devices: tuple[str, ...]
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class ModelShape:
     """The shape of a decoder-only transformer: everything its cost depends on, nothing about its weights.
 

@@ -1,4 +1,4 @@
-"""`rota catalog`: models, accelerators and links that are known, and where each fact is from."""
+"""`rota catalog`: models, accelerators, links and hosts that are known, and where each fact is from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rota.cli.options import Json, print_json, print_rows
 app = typer.Typer(
     name="catalog",
     no_args_is_help=True,
-    help="Models, devices and links that are known, with sources.\n\nExample: rota catalog devices",
+    help="Models, devices, links and hosts that are known, with sources.\n\nExample: rota catalog devices",
 )
 Sources = Annotated[bool, typer.Option("--sources", help="Say where the facts of each entry come from.")]
 
@@ -41,6 +41,15 @@ def links(sources: Sources = False, json: Json = False) -> None:
     Example: rota catalog links
     """
     _list("links", sources, json)
+
+
+@app.command()
+def hosts(sources: Sources = False, json: Json = False) -> None:
+    """List the hosts: memory behind an accelerator, its bandwidth, and the link between.
+
+    Example: rota catalog hosts
+    """
+    _list("hosts", sources, json)
 
 
 def _list(kind: str, sources: bool, json: bool) -> None:

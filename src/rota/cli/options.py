@@ -146,6 +146,13 @@ class Setup(Workload):
     calibration: Annotated[
         str | None, _option("--calibration", panel=_DEPLOYMENT, help="Cost constants written by rota calibrate.", metavar="FILE")
     ] = None
+    host: Annotated[
+        str | None,
+        _option("--host", panel=_DEPLOYMENT, help="A host of rota catalog hosts, for KV in host memory; default: the usual one."),
+    ] = None
+    swap_space: Annotated[
+        float | None, _option("--swap-space", panel=_DEPLOYMENT, help="GiB of host memory for KV, behind each device.", metavar="GIB")
+    ] = None
     drop_long: Annotated[
         bool, _option("--drop-long", panel=_TRACE, help="Leave out requests longer than the model takes instead of stopping.")
     ] = False
@@ -182,7 +189,7 @@ class Setup(Workload):
         self.check()
         given: dict[str, Any] = {
             name: value
-            for name in ("max_model_len", "dtype", "kv_cache_dtype", "calibration")
+            for name in ("max_model_len", "dtype", "kv_cache_dtype", "calibration", "host", "swap_space")
             if (value := getattr(self, name)) is not None
         }
         return Deployment(

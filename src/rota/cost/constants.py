@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rota.catalog.fields import Fields
 from rota.catalog.shapes import Accelerator, Link
+from rota.cost.offload import COPY_EFFICIENCY
 from rota.errors import InputError
 
 Floats = NDArray[np.float64]
@@ -26,6 +27,9 @@ KINDS = ("linear", "pointwise", "prefill", "decode", "experts")
 FORMATS = ("bf16", "fp8", "int8", "int4")
 #: Larger messages go through the collective library instead of the engine's own all-reduce kernel, bytes (vLLM's limit).
 CUSTOM_LIMIT = 8 << 20
+#: Attention on the host where no calibration says otherwise, assumed: waking its threads takes 20 us, they read at 60% of the memory's
+#: peak.
+ATTENTION_FLOOR, ATTENTION_EFFICIENCY = 2e-5, 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +98,20 @@ class AllReduce:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """Seconds per step outside the device's kernels: `launch` bounds a step from below, `cpu` and `cpu_per_seq` add to it."""
+    """Seconds per step outside the device's kernels: `launch` bounds a step from below, `cpu` and `cpu_per_seq` add to it.
+
+    Attention over KV in host memory: `attention_floor` seconds a call, `attention_efficiency` of the memory's bandwidth,
+    `link_efficiency` of the bandwidth between host and device.
+    """
 
     launch: float
     cpu: float
     cpu_per_seq: float
     error: float
     origin: str = ""
+    attention_floor: float = ATTENTION_FLOOR
+    attention_efficiency: float = ATTENTION_EFFICIENCY
+    link_efficiency: float = COPY_EFFICIENCY
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,13 +293,16 @@ def _collectives(given: Fields) -> dict[int, AllReduce]:
 
 
 def _host(given: Fields) -> Host:
-    given.only("launch", "cpu", "cpu_per_seq", "error", "origin")
+    given.only("launch", "cpu", "cpu_per_seq", "error", "origin", "attention_floor", "attention_efficiency", "link_efficiency")
     return Host(
         given.number("launch", zero=True),
         given.number("cpu", zero=True),
         given.number("cpu_per_seq", zero=True),
         given.number("error", zero=True),
         given.text("origin", default="not stated"),
+        given.number("attention_floor", default=ATTENTION_FLOOR, zero=True),
+        given.number("attention_efficiency", default=ATTENTION_EFFICIENCY),
+        given.number("link_efficiency", default=COPY_EFFICIENCY),
     )
 
 

@@ -7,16 +7,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rota.catalog import load_device, load_link, load_model
-from rota.catalog.shapes import Accelerator, Link, ModelShape
+from rota.catalog import load_device, load_host, load_link, load_model, usual_host
+from rota.catalog.shapes import Accelerator, Host, Link, ModelShape
 from rota.catalog.sizes import kv_bytes_per_token, weight_bytes
 from rota.cost.constants import Constants, load_constants
-from rota.cost.offload import Offload, offload
+from rota.cost.host import KV_SHARE, host_blocks, host_costs
+from rota.cost.offload import GIB, Offload, offload
 from rota.cost.roofline import attended_share, step_tables
 from rota.errors import DoesNotFit, InputError
 
 if TYPE_CHECKING:
     from rota.cost.engine import EngineSpec
+    from rota.cost.tables import StepTables
 
 #: Bytes per weight of the number formats that `dtype` takes; 4-bit ones carry a scale for every 32 weights.
 WEIGHTS = {"bf16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.53125}
@@ -24,6 +26,8 @@ KV = {"bf16": 2.0, "fp8": 1.0}
 ALIASES = {"bfloat16": "bf16", "float16": "bf16", "fp16": "bf16", "half": "bf16", "fp8_e4m3": "fp8", "fp8_e5m2": "fp8"}
 #: What a serving engine keeps on a device besides weights, KV and activations: its context, graphs and communicators, bytes.
 RUNTIME = 1.0e9
+#: How much of a device's memory an engine can be given at most without failing now and then (common advice for small cards).
+FULLEST = 0.95
 #: Largest step that is tabulated and whose activations are planned for, tokens.
 MOST_TOKENS, FEWEST_TOKENS = 16384, 4096
 #: Sequences whose logits an engine keeps room for (vLLM's max_num_seqs).
@@ -76,6 +80,11 @@ class Deployment:
         Zipf exponent of the popularity of experts; 0 for equal chances.
     kv_offloading_size : float
         Host memory, in GiB for all devices together, in which a prefix cache keeps KV that loses its place on the device; 0 for none.
+    host : str or Host, optional
+        What stands behind each device, a catalog name; default: what the device usually comes with. Only policies that put KV
+        into host memory use it.
+    swap_space : float, optional
+        Host memory for KV behind each device, GiB; default: three quarters of what the host has.
 
     Raises
     ------
@@ -97,9 +106,12 @@ class Deployment:
     calibration: str | Path | None = None
     expert_skew: float = 0.0
     kv_offloading_size: float = 0.0
+    host: str | Host | None = None
+    swap_space: float | None = None
     shape: ModelShape = field(init=False, repr=False)
     accelerator: Accelerator = field(init=False, repr=False)
     link: Link = field(init=False, repr=False)
+    behind: Host = field(init=False, repr=False)
     constants: Constants = field(init=False, repr=False)
     max_len: int = field(init=False, repr=False)
 
@@ -107,14 +119,17 @@ class Deployment:
         shape = self.model if isinstance(self.model, ModelShape) else load_model(self.model)
         device = self.device if isinstance(self.device, Accelerator) else load_device(self.device)
         link = load_link(device.link)
+        behind = usual_host(device) if self.host is None else self.host if isinstance(self.host, Host) else load_host(self.host)
         _check_options(self)
+        if self.swap_space is not None and self.swap_space > behind.memory / GIB:
+            raise InputError(f"swap_space is {self.swap_space:g} GiB, but {behind.name} has {behind.memory / GIB:.0f} GiB; lower it")
         _check_split(shape, device, self.tensor_parallel_size, self.pipeline_parallel_size)
         max_len = shape.max_len if self.max_model_len is None else self.max_model_len
         if max_len > shape.max_len:
             raise InputError(f"max_model_len is {max_len}, but {shape.name} takes {shape.max_len} tokens at most; lower it")
         shape = _with_formats(shape, self.dtype, self.kv_cache_dtype)
         constants = load_constants(device, link, self.calibration)
-        found = {"shape": shape, "accelerator": device, "link": link, "constants": constants, "max_len": max_len}
+        found = {"shape": shape, "accelerator": device, "link": link, "behind": behind, "constants": constants, "max_len": max_len}
         for name, value in found.items():
             object.__setattr__(self, name, value)
         self.blocks(0)
@@ -194,6 +209,7 @@ class Deployment:
             tensor_parallel_size=self.tensor_parallel_size, pipeline_parallel_size=self.pipeline_parallel_size,
             form=self.form, n_max=n_max, skew=self.expert_skew,
         )  # fmt: skip
+        tables, swap_blocks = self._with_host(tables)
         memory, blocks = self.memory(max_step_tokens), self.blocks(max_step_tokens)
         origin = {name: kernel.origin for name, kernel in self.constants.kernels.items()}
         if self.tensor_parallel_size > 1:
@@ -213,6 +229,7 @@ class Deployment:
             "cost_origin": origin,
             "memory": f"{_gb(memory.usable)} usable = {_gb(memory.weights)} weights + {_gb(memory.activations)} activations + "
             f"{_gb(memory.runtime)} runtime + {_gb(memory.for_kv)} KV ({blocks * self.block_size:,} tokens), per device",
+            "host": f"{swap_blocks:,} KV blocks; {tables.host.source}",
             "energy": {name: getattr(tables, name) for name in ENERGY},
         }
         copies = self.offload()
@@ -231,7 +248,15 @@ class Deployment:
             offload_blocks=copies.blocks,
             reload=copies.reload,
             meta=meta,
+            host_blocks=swap_blocks,
         )
+
+    def _with_host(self, tables: StepTables) -> tuple[StepTables, int]:
+        """The tables with the host's part, and the KV blocks that host memory holds."""
+        attended, behind = attended_share(self.shape), self.behind
+        costs = host_costs(self.shape, behind, load_link(behind.link), self.constants.host, attended, self.gpus)
+        space = KV_SHARE * behind.memory if self.swap_space is None else self.swap_space * GIB
+        return replace(tables, host=costs), host_blocks(self.shape, self.block_size, space * self.gpus, attended)
 
     def _arithmetic(self, memory: Memory, tokens: int) -> str:
         one = memory.kv_per_token * self.max_len
@@ -243,9 +268,19 @@ class Deployment:
         )
         if tokens >= 4 * self.block_size:
             text += f"set max_model_len to {tokens} or less, or "
+        text += self._fuller()
         more = self._enough()
         text += f"use tensor_parallel_size={more}" if more else "use more or larger devices"
         return text + (" or a smaller dtype" if self.shape.weight_bytes > 1 else "")
+
+    def _fuller(self) -> str:
+        """Advice to use more of the device's memory, where that would make room for a short request."""
+        if self.gpu_memory_utilization >= FULLEST:
+            return ""
+        memory = self._memory(self.tensor_parallel_size)
+        room = memory.for_kv + (FULLEST - self.gpu_memory_utilization) * self.accelerator.memory
+        tokens = math.floor(room / (memory.kv_per_token * self.block_size)) * self.block_size
+        return f"raise gpu_memory_utilization to {FULLEST} (then max_model_len up to {min(tokens, self.max_len)} fits), or " if tokens >= 512 else ""
 
     def _enough(self) -> int:
         """The smallest larger number of tensor-parallel ranks that would hold the model and one request; 0 if there is none."""
@@ -270,6 +305,8 @@ def _check_options(given: Deployment) -> None:
     share = given.gpu_memory_utilization
     if not (isinstance(share, int | float) and 0 < share <= 1):
         raise InputError(f"gpu_memory_utilization must be above 0 and at most 1, not {share!r}; 0.9 is usual")
+    if given.swap_space is not None and not given.swap_space >= 0:
+        raise InputError(f"swap_space must be 0 or a number of GiB, not {given.swap_space!r}")
     if not 0 <= given.expert_skew <= 3:
         raise InputError(f"expert_skew must be from 0 (equal chances) to 3, not {given.expert_skew!r}")
     _format("dtype", given.dtype, WEIGHTS)

@@ -16,6 +16,8 @@ class EngineSpec:
     tables : StepTables
     blocks : int
         KV blocks of all ranks together that one sequence set can use (that is, per rank).
+    host_blocks : int
+        KV blocks that host memory holds besides, for policies that need ``host_attention``.
     block_size : int
         Tokens per block.
     max_len : int
@@ -41,3 +43,4 @@ class EngineSpec:
     offload_blocks: int = 0
     reload: float = 0.0
     meta: dict[str, object] = field(default_factory=dict)
+    host_blocks: int = 0

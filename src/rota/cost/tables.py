@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from rota.cost.host import HostCosts
+
 Floats = NDArray[np.float64]
 
 ROOFLINE, TABLE = 0, 1
@@ -64,6 +66,8 @@ class StepTables:
         ``l`` its last entry. What cached tokens add is then taken from the last row of `prefill_table`, in proportion to the tokens.
     batch_factor : float
         TABLE mode: attention of more than one sequence costs this factor more.
+    host : HostCosts
+        Attention over KV in host memory, for policies that split it off.
     source : str
         ``"roofline"``, ``"fit"``, ``"table"`` or ``"measured"``, with where from.
     error : dict
@@ -100,6 +104,7 @@ class StepTables:
     prefill_table: Floats = field(default_factory=lambda: np.zeros((1, 1)))
     prefill_long: Floats = field(default_factory=lambda: np.zeros(1))
     batch_factor: float = 1.0
+    host: HostCosts = field(default_factory=HostCosts)
     source: str = "roofline"
     error: dict[str, float] = field(default_factory=dict)
 
@@ -118,6 +123,7 @@ class StepTables:
             decode_table=self.decode_table * attention,
             prefill_table=self.prefill_table * attention,
             prefill_long=self.prefill_long * attention,
+            host=self.host.scaled(attention),
             cpu=self.cpu * cpu,
             cpu_per_seq=self.cpu_per_seq * cpu,
             launch=self.launch * cpu,
