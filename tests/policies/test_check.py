@@ -19,6 +19,8 @@ GOOD = {
     "sarathi": dict(max_num_seqs=6, max_num_batched_tokens=24),
     "sarathi-dynamic": dict(max_num_seqs=6, max_num_batched_tokens=32, chunk_schedule_max_tokens=64),
     "layered": dict(max_num_seqs=6, max_cohort_tokens=64, unit=8, stages=4),
+    "neo": dict(max_num_seqs=6),
+    "apex": dict(max_num_seqs=6),
 }
 
 

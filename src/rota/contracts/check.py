@@ -7,12 +7,14 @@ that is handed in.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from rota.contracts.serving import CAPABILITIES, BatchPolicy
 from rota.cost.engine import EngineSpec
+from rota.cost.host import HostCosts
 from rota.cost.tables import StepTables
 from rota.errors import PlanRejected, UnsupportedPolicy
 from rota.workload.trace import Trace
@@ -100,7 +102,11 @@ def _problem(rng: np.random.Generator, policy: BatchPolicy) -> tuple[Trace, Engi
         n_layers=4 * pp, stages=pp, decode_byte_s=1.7e-6, prefill_flop_s=4.1e-8, cpu=7e-5,
     )  # fmt: skip
     blocks = int(runs.max()) + int(rng.choice([2, 5, 200]))
-    return trace, EngineSpec(tables=tables, blocks=blocks, block_size=size, max_len=160, pp=pp)
+    engine = EngineSpec(tables=tables, blocks=blocks, block_size=size, max_len=160, pp=pp)
+    if "host_attention" not in policy.requires:
+        return trace, engine
+    host = HostCosts(floor=1e-5, context_s=float(rng.choice([1e-6, 2e-5])), latency=2e-6, send_s=2e-6, back_s=1e-6, kv_s=1e-6)
+    return trace, replace(engine, tables=replace(tables, host=host), host_blocks=int(rng.choice([0, 9, 400])))
 
 
 def _compare(expected: Any, found: Any, rule: str, where: str) -> None:

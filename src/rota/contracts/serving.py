@@ -40,9 +40,10 @@ ALWAYS = 1 << 40
 #: Phases of a sequence.
 FUTURE, WAITING, PREFILL, DECODE, FINISHED, REJECTED = range(6)
 #: What an engine can be asked for beyond whole-prompt steps. ``oracle`` is the truth about the trace (`OraclePolicy`): simulators only.
-#: ``shared_attention``: decode attention reads KV blocks that several sequences hold once for all of them.
+#: ``shared_attention``: decode attention reads KV blocks that several sequences hold once for all of them. ``host_attention``: see
+#: `rota.contracts.offload`.
 CAPABILITIES = frozenset(
-    {"chunk", "hybrid", "layers", "prefix_cache", "priority", "padded", "pause", "pin", "oracle", "shared_attention"}
+    {"chunk", "hybrid", "layers", "prefix_cache", "priority", "padded", "pause", "pin", "oracle", "shared_attention", "host_attention"}
 )
 
 

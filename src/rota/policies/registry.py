@@ -40,6 +40,8 @@ BUILT_IN = {
     "pin-forever": "rota.policies.batching.programs:PinForever",
     "composed": "rota.policies.batching.custom:Custom",
     "batchllm": "rota.policies.offline.batchllm:BatchLLM",
+    "neo": "rota.policies.offload.neo:Neo",
+    "apex": "rota.policies.offload.apex:Apex",
 }
 #: What is compared when nobody says what: one of each way to batch.
 STANDARD = ("static", "orca", "orca-paged", "vllm-v0", "vllm-v1", "sarathi", "sarathi-dynamic", "layered")

@@ -69,7 +69,7 @@ class Engine:
         self, trace: Trace, shared: dict[str, np.ndarray], policy: BatchPolicy, spec: EngineSpec, *, compress: bool, compiled: bool,
         log: bool, seed: int, chains: tuple[np.ndarray, np.ndarray],
     ) -> None:  # fmt: skip
-        capabilities = CAPABILITIES - {"layers", "padded"} if spec.pp > 1 else CAPABILITIES
+        capabilities = CAPABILITIES - {"host_attention"} - ({"layers", "padded"} if spec.pp > 1 else set())
         missing = sorted(policy.requires - capabilities)
         if missing:
             raise UnsupportedPolicy(

@@ -70,6 +70,12 @@ def simulate(
     if router not in ROUTERS:
         raise InputError(f"unknown router {router!r}; choose one of {', '.join(ROUTERS)}")
     _check_lengths(trace, engine)
+    if "host_attention" in policy.requires:
+        from rota.mechanisms.simulator.offload_run import run_offload
+
+        return run_offload(
+            trace, policy, engine, replicas=replicas, router=router, seed=seed, compress=compress, log=log, progress=progress
+        )  # fmt: skip
     began = time.perf_counter()
     if isinstance(policy, OfflinePolicy):
         policy = copy.deepcopy(policy)

@@ -1,0 +1,1 @@
+"""Which sequences keep their KV in host memory, and what the host computes meanwhile."""
