@@ -26,7 +26,7 @@ def warm_up() -> int:
     )
     tables = StepTables(layer=np.linspace(0, 1e-3, 64), head=np.linspace(0, 1e-4, 64), n_layers=16, decode_byte_s=1e-9, cpu=1e-3)
     # room for a few requests only, so that preemption is compiled too
-    engine = EngineSpec(tables, blocks=24, max_len=128)
+    engine = EngineSpec(tables, blocks=24, max_len=128, host_blocks=60)
     names = policy_names()
     for name in names:
         for compiled in (True, False):

@@ -62,6 +62,10 @@ def test_text_with_options():
         ("layered:unit=0", "unit must be a whole number of at least 1"),
         ("static:padded=2", "padded must be True or False"),
         ("orca:max_num_batched_tokens=9", "orca accepts max_num_seqs=16"),
+        ("neo:max_num_batched_tokens=9", "max_num_batched_tokens=9 is below max_num_seqs=256"),
+        ("apex:overlap=sideways", "overlap must be one of auto, pipelined, async, barrier, not 'sideways'"),
+        ("apex:host_load=0", "host_load must be a number above 0, not 0"),
+        ("apex:host_load=inf", "host_load must be a number above 0, not inf"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(text, says):

@@ -10,7 +10,7 @@ from rota.contracts.offload import ASYNC, BARRIER, HOST, PIPELINED, SERIAL, Offl
 from rota.contracts.serving import StepPlan, Work
 from rota.cost.engine import EngineSpec
 from rota.cost.tables import StepTables
-from rota.errors import InputError, PlanRejected, UnsupportedPolicy
+from rota.errors import PlanRejected, UnsupportedPolicy
 from rota.mechanisms.simulator import simulate
 from rota.policies.registry import make_policy
 from rota.workload.trace import Trace
@@ -146,7 +146,7 @@ def test_what_this_engine_cannot_do_is_refused():
         simulate(TRACE, policy, SPEC)
     with pytest.raises(UnsupportedPolicy, match="pipeline_parallel_size=2"):
         simulate(TRACE, Scripted(), replace(SPEC, pp=2))
-    with pytest.raises(InputError, match="round-robin or random"):
+    with pytest.raises(UnsupportedPolicy, match="round-robin or random"):
         simulate(TRACE, Scripted(), SPEC, replicas=2, router="least-outstanding")
     layered = OneTier(make_policy("layered"))
     with pytest.raises(UnsupportedPolicy, match="needs layers"):

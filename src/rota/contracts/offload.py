@@ -30,6 +30,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rota.contracts.serving import BatchPolicy, EngineView, Limits, SeqView, StepPlan
 
 DEVICE, HOST = 0, 1
@@ -62,8 +65,20 @@ class OffloadPlan(NamedTuple):
 
 
 class SplitCosts(Protocol):
-    """Predicted seconds of one layer, as profiling gives them."""
+    """Predicted seconds of one layer, as profiling gives them.
 
+    Attributes
+    ----------
+    linear_table : float64 (n + 1,)
+        `linear` of 0 to n tokens; beyond, the last slope goes on.
+    host_terms : (float, float, float)
+        Of `host`: per call, per sequence, per token of context.
+    """
+
+    @property
+    def linear_table(self) -> NDArray[np.float64]: ...
+    @property
+    def host_terms(self) -> tuple[float, float, float]: ...
     def linear(self, tokens: int) -> float:
         """Everything but attention, of so many tokens on the device."""
     def prefill(self, prompts: Sequence[tuple[int, int]]) -> float:
@@ -83,10 +98,21 @@ class OffloadView(EngineView, Protocol):
     @property
     def free_host_blocks(self) -> int: ...
     @property
+    def host_need(self) -> int:
+        """Host blocks that the next tokens of all host sequences take."""
+    @property
+    def host_backlog(self) -> float:
+        """Seconds until the host has computed all attention that it has been given."""
+    @property
     def hosted(self) -> Sequence[SeqView]:
         """Sequences whose KV is in host memory, in admission order, those with an open token included."""
     @property
+    def n_hosted(self) -> int:
+        """How many those are."""
+    @property
     def costs(self) -> SplitCosts: ...
+    def contexts(self, sids: Sequence[int]) -> NDArray[np.int64]:
+        """Known tokens of these sequences, which their next token attends to."""
 
 
 class OffloadPolicy(BatchPolicy, Protocol):

@@ -242,7 +242,7 @@ class OffloadEngine:
         listed = [sid for batch in plan.batches for sid in batch]
         if listed and plan.overlap != PIPELINED:
             self._reject("O3", f"sub-batches in a step that is {plan.overlap}")
-        if len(set(listed)) != len(listed) or not np.isin(listed, self.members()[1]).all():
+        if len(set(listed)) != len(listed) or any(sid not in self.running or sid in self.prefilling or self.tier[sid] != HOST for sid in listed):
             self._reject("O3", "sub-batches list a sequence twice, or one that is no host decode")
 
     def _restart(self, sids: np.ndarray) -> None:

@@ -11,7 +11,7 @@ from rota.contracts import columns as col
 from rota.contracts.offload import OffloadPolicy
 from rota.contracts.serving import REJECTED
 from rota.cost.engine import EngineSpec
-from rota.errors import InputError
+from rota.errors import UnsupportedPolicy
 from rota.mechanisms.simulator import split
 from rota.mechanisms.simulator import state as st
 from rota.mechanisms.simulator.offload import OffloadEngine
@@ -33,11 +33,11 @@ def run_offload(
 
     Raises
     ------
-    InputError
+    UnsupportedPolicy
         For a router that looks at the engines.
     """
     if replicas > 1 and (router not in ("round-robin", "random") or trace.after is not None):
-        raise InputError(
+        raise UnsupportedPolicy(
             f"policy {policy.name} splits attention with the host, which is simulated one engine at a time; "
             "use round-robin or random routing of independent requests, or one replica"
         )

@@ -23,8 +23,17 @@ class SplitSeq(SimSeq):
 
     __slots__ = ()
 
-    def _gained(self) -> int:
-        return 0
+    @property
+    def n_known(self) -> int:
+        return self._view._seq[self._row + col.KNOWN]
+
+    @property
+    def n_computed(self) -> int:
+        return self._view._seq[self._row + col.COMPUTED]
+
+    @property
+    def kv_blocks(self) -> int:
+        return self._view._seq[self._row + col.BLOCKS]
 
 
 class TierCosts:
@@ -32,11 +41,12 @@ class TierCosts:
 
     def __init__(self, spec: EngineSpec) -> None:
         self._model = CostModel(spec.tables)
-        self._layer = spec.tables.layer
-        self._host = spec.tables.host
+        self.linear_table = spec.tables.layer
+        host = spec.tables.host
+        self.host_terms = host.floor + 2 * host.latency, host.send_s + host.back_s, host.context_s
 
     def linear(self, tokens: int) -> float:
-        table = self._layer
+        table = self.linear_table
         return float(table[tokens]) if tokens < len(table) else float(lookup(table, tokens))
 
     def prefill(self, prompts: Sequence[tuple[int, int]]) -> float:
@@ -46,7 +56,8 @@ class TierCosts:
         return self._model.decode_attention(sequences, context)
 
     def host(self, sequences: int, context: int) -> float:
-        return self._host.attention(context) + self._host.exchange(sequences)
+        call, per_sequence, per_token = self.host_terms
+        return call + per_sequence * sequences + per_token * context if sequences else 0.0
 
 
 class SplitView:
@@ -87,6 +98,15 @@ class SplitView:
         return int(self._engine.s.ctl[split.HOST_FREE])
 
     @property
+    def host_need(self) -> int:
+        return int(split.needed(self._engine.s, self._engine.members()[1], False))
+
+    @property
+    def host_backlog(self) -> float:
+        num = self._engine.s.num
+        return max(0.0, float(num[split.HOST_AT] - num[split.NOW]))
+
+    @property
     def n_running(self) -> int:
         return len(self._engine.running)
 
@@ -114,6 +134,13 @@ class SplitView:
     @property
     def hosted(self) -> list[SplitSeq]:
         return [self.seq(sid) for sid in self._engine.members()[1].tolist()]
+
+    @property
+    def n_hosted(self) -> int:
+        return len(self._engine.members()[1])
+
+    def contexts(self, sids: Sequence[int]) -> np.ndarray:
+        return self._engine.s.seq[np.fromiter(sids, np.int64, len(sids)), col.KNOWN]
 
     @property
     def arrived(self) -> list[SplitSeq]:

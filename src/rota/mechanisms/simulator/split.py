@@ -124,18 +124,24 @@ def _read(s, tokens, passes):
 
 
 @njit(cache=True)
-def _one_batch(s, attention, tokens, emitted, host):
-    """Seconds of a step whose linear layers run once for everybody, waiting in each layer for `host` seconds of host attention."""
+def _one_batch(s, attention, tokens, emitted, host, backlog):
+    """Seconds of a step whose linear layers run once for everybody, waiting in each layer for `host` seconds of host attention.
+
+    `backlog` seconds pass before the host can begin with it.
+    """
     layers = s.cp[LAYERS]
     _read(s, tokens, layers)
-    return layers * (lookup(s.layer, tokens) + max(attention, host)) + lookup(s.head, emitted)
+    linear = lookup(s.layer, tokens)
+    late = max(attention, host + max(0.0, backlog - linear)) - max(attention, host) if host > 0.0 else 0.0
+    return layers * (linear + max(attention, host)) + lookup(s.head, emitted) + late
 
 
 @njit(cache=True)
-def _two_batches(s, attention, first, second, emitted, host_first, host_second):
+def _two_batches(s, attention, first, second, emitted, host_first, host_second, backlog):
     """Seconds of a step of two alternating sub-batches; the second has no device attention.
 
-    While one sub-batch is attended for, on device and host at once, the device also runs the other's linear layer.
+    While one sub-batch is attended for, on device and host at once, the device also runs the other's linear layer. `backlog` seconds
+    pass before the host can begin.
     """
     layers = s.cp[LAYERS]
     _read(s, first, layers)
@@ -143,6 +149,13 @@ def _two_batches(s, attention, first, second, emitted, host_first, host_second):
     linear_first, linear_second = lookup(s.layer, first), lookup(s.layer, second)
     seconds = linear_first + layers * max(attention + linear_second, host_first)
     seconds += (layers - 1) * max(linear_first, host_second) + host_second
+    backlog -= linear_first
+    if host_first > 0.0:
+        seconds += max(attention + linear_second, host_first + max(0.0, backlog)) - max(attention + linear_second, host_first)
+    elif host_second > 0.0:
+        backlog -= attention + linear_second
+        following = linear_first if layers > 1 else 0.0
+        seconds += max(following, host_second + max(0.0, backlog)) - max(following, host_second)
     return seconds + lookup(s.head, emitted)
 
 
@@ -270,18 +283,18 @@ def _step(s, kind, dev, first, second, work, totals):
         device = max(device, s.cp[LAUNCH] * factor)
     else:
         if kind == SERIAL:
-            device = _one_batch(s, attention, rows + tokens, emitted, 0.0)
+            device = _one_batch(s, attention, rows + tokens, emitted, 0.0, 0.0)
         elif kind == BARRIER:
-            device = _one_batch(s, attention, rows + tokens + hosts, emitted + hosts, _host_call(s, first))
+            device = _one_batch(s, attention, rows + tokens + hosts, emitted + hosts, _host_call(s, first), num[HOST_AT] - start)
         else:
             device = _two_batches(s, attention, rows + tokens + first.size, second.size, emitted + hosts,
-                                  _host_call(s, first), _host_call(s, second))  # fmt: skip
+                                  _host_call(s, first), _host_call(s, second), num[HOST_AT] - start)  # fmt: skip
         device = max(device, s.cp[LAUNCH]) * factor
     dt = begin - start + max(device, num[COPY]) + s.cp[CPU] + s.cp[CPU_SEQ] * (rows + work.shape[0] + hosts)
     now = start + dt
     num[NOW] = now
     num[COPY] = 0.0
-    if kind != SERIAL and not asynchronous:
+    if hosts > 0 and not asynchronous:
         num[HOST_AT] = now
     acc[A_BUSY] += dt
     acc[A_STEPS] += 1
@@ -290,6 +303,8 @@ def _step(s, kind, dev, first, second, work, totals):
     row = ctl[ROWS]
     s.log[row, LOG_START], s.log[row, LOG_END] = start, now
     s.log[row, LOG_DECODES], s.log[row, LOG_PREFILL], s.log[row, LOG_STEPS] = rows + hosts, tokens, 1
+    if asynchronous:  # tokens, as in all other rows, and not sequences that moved on by some layers
+        s.log[row, LOG_DECODES] = rows + _through(s, first)
     s.log[row, LOG_USED], s.log[row, LOG_HOST_USED] = totals[0] - ctl[FREE], totals[1] - ctl[HOST_FREE]
     ctl[ROWS] = row + 1
     ctl[STEPS] += 1
@@ -300,6 +315,16 @@ def _step(s, kind, dev, first, second, work, totals):
         acc[A_HOST_TOKENS] += hosts
         _decode(s, first, now, HOST_FREE)
         _decode(s, second, now, HOST_FREE)
+
+
+@njit(cache=True)
+def _through(s, hosted):
+    """How many host sequences have come through the output head in this pass."""
+    count = 0
+    for sid in hosted:
+        if s.cursor[sid] == -1:
+            count += 1
+    return count
 
 
 @njit(cache=True)

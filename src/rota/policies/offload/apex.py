@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from rota.contracts.offload import ASYNC, BARRIER, HOST_ATTENTION, OVERLAPS, PIPELINED, SERIAL, OffloadPlan, OffloadView
 from rota.contracts.serving import Limits, SeqView, StepPlan
@@ -16,6 +17,16 @@ from rota.policies.offload.tiers import Placed, Tiers
 #: Contexts are looked up in the profile in steps of so many tokens; between them a decision stands.
 GRAIN = 64
 AUTO = "auto"
+#: What is quicker than this counts as free, seconds.
+LEAST = 1e-12
+
+
+class _Choice(NamedTuple):
+    """An overlap and its sub-batches; whether exact contexts were looked at, so that it holds for one step only."""
+
+    overlap: str
+    batches: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+    exact: bool = False
 
 
 def pipelining_pays(device_rate: float, host_rate: float, linear: float, attention: float) -> bool:
@@ -28,7 +39,7 @@ def pipelining_pays(device_rate: float, host_rate: float, linear: float, attenti
     linear, attention : float
         Seconds of a layer: everything but attention, and attention of the device's sequences.
     """
-    if attention <= 0.0:
+    if linear <= 0.0 or attention <= 0.0:
         return True
     return device_rate / host_rate < 2 * linear / attention + 3 + attention / linear
 
@@ -86,62 +97,63 @@ class Apex(Batching):
         placed = self._tiers.place(view, lambda seq, device, host: self._admits(view, seq, device, host))
         if placed.reject:
             return OffloadPlan(StepPlan(decode=False, evict=tuple(placed.evict), reject=tuple(placed.reject)), tuple(placed.move))
-        overlap, batches = self._overlap(view, placed)
-        # sub-batches are divided by exact contexts; what is decided on coarse ones stands until one of them may have changed
-        exact = overlap == PIPELINED or (placed.host and overlap == SERIAL)
+        overlap, batches, exact = self._overlap(view, placed)
+        # what is decided on coarse contexts stands until one of them may have changed
         changes = placed.work or placed.move or placed.evict
-        repeat = 1 if exact or changes else min(_stands(placed.device), _stands(placed.host))
+        repeat = 1 if exact or changes else min(_stands(view, placed.device), _stands(view, placed.host))
         step = StepPlan(tuple(placed.work), evict=tuple(placed.evict), repeat=repeat)
         return OffloadPlan(step, tuple(placed.move), tuple(placed.to_host), overlap, batches)
 
-    def _admits(self, view: OffloadView, seq: SeqView, device: list[SeqView], host: list[SeqView]) -> bool:
+    def _admits(self, view: OffloadView, seq: SeqView, device: list[int], host: list[int]) -> bool:
         """Whether the host can attend for one more."""
         linear = view.costs.linear(len(device))
-        each_pass = self.limits.n_layers * (linear + view.costs.device(len(device), _coarse(device)))
-        return view.costs.host(len(host) + 1, _coarse(host) + seq.n_known) <= self.host_load * each_pass
+        each_pass = self.limits.n_layers * (linear + view.costs.device(len(device), _coarse(view, device)))
+        return view.costs.host(len(host) + 1, _coarse(view, host) + seq.n_known) <= self.host_load * each_pass
 
-    def _overlap(self, view: OffloadView, placed: Placed) -> tuple[str, tuple[tuple[int, ...], tuple[int, ...]]]:
-        nobody: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+    def _overlap(self, view: OffloadView, placed: Placed) -> _Choice:
         host, idle = placed.host, not placed.device and not placed.work
         if not host:
-            return SERIAL, nobody
+            return _Choice(SERIAL)
         if self.overlap == BARRIER or idle:
-            return BARRIER, nobody  # the device has nothing else to do than to wait
+            return _Choice(BARRIER)  # the device has nothing else to do than to wait
         if self.overlap == ASYNC:
-            return ASYNC, nobody
+            return _Choice(ASYNC)
         pipelined = self.overlap == PIPELINED or self._pays(view, placed)
         if not pipelined and not placed.work:
-            return ASYNC, nobody
+            return _Choice(ASYNC)
         # where decode steps are asynchronous, those with a token open are not to begin it again
         tokens, attention = step_parts(view, placed)
-        division = divide([s for s in host if pipelined or not s.in_flight], tokens, attention, view.costs)
+        free = host if pipelined else [sid for sid in host if not view.seq(sid).in_flight]
+        division = divide(free, view.contexts(free), tokens, attention, view.costs)
         own = len(placed.device) + len(placed.work)
         seconds = view.costs.linear(tokens) + attention
         late = 0.0 if pipelined else self._late(view, host, seconds, attention)
-        if division.host and (own + division.host) * seconds > (own + late) * division.seconds:
-            return PIPELINED, (tuple(division.first), tuple(division.second))
-        return (SERIAL if pipelined else ASYNC), nobody
+        waits = max(0.0, view.host_backlog - seconds) / self.limits.n_layers
+        if division.host and (own + division.host) * seconds > (own + late) * (division.seconds + waits):
+            return _Choice(PIPELINED, (division.first, division.second), True)
+        return _Choice(SERIAL if self.overlap == PIPELINED else ASYNC, exact=True)
 
     def _pays(self, view: OffloadView, placed: Placed) -> bool:
         """Equation 6 for the decodes of this step."""
         if not placed.device:
             return True
         device, host, costs = placed.device, placed.host, view.costs
-        linear, attention = costs.linear(len(device)), costs.device(len(device), _coarse(device))
-        return pipelining_pays(len(device) / attention, len(host) / costs.host(len(host), _coarse(host)), linear, attention)
+        linear, attention = costs.linear(len(device)), costs.device(len(device), _coarse(view, device))
+        host_seconds = max(costs.host(len(host), _coarse(view, host)), LEAST)
+        return pipelining_pays(len(device) / max(attention, LEAST), len(host) / host_seconds, linear, attention)
 
-    def _late(self, view: OffloadView, host: list[SeqView], seconds: float, attention: float) -> float:
+    def _late(self, view: OffloadView, host: list[int], seconds: float, attention: float) -> float:
         """Host tokens that an asynchronous step is worth: each sequence moves on by a layer, and by all as far as the host keeps up."""
-        each = view.costs.host(len(host), _coarse(host)) / len(host)
+        each = max(view.costs.host(len(host), _coarse(view, host)), LEAST) / len(host)
         keeps_up = min(len(host), attention / each)
         return min(seconds / each, len(host) / self.limits.n_layers + keeps_up)
 
 
-def _coarse(seqs: Sequence[SeqView]) -> int:
-    """Their contexts together, the mean rounded up to the profile's grain."""
-    return len(seqs) * (sum(s.n_known for s in seqs) // len(seqs) // GRAIN + 1) * GRAIN if seqs else 0
+def _coarse(view: OffloadView, sids: Sequence[int]) -> int:
+    """Contexts of these sequences together, the mean rounded up to the profile's grain."""
+    return len(sids) * (int(view.contexts(sids).sum()) // len(sids) // GRAIN + 1) * GRAIN if sids else 0
 
 
-def _stands(seqs: Sequence[SeqView]) -> int:
-    """Steps for which `_coarse` of these sequences cannot change."""
-    return GRAIN - sum(s.n_known for s in seqs) // len(seqs) % GRAIN if seqs else 1 << 40
+def _stands(view: OffloadView, sids: Sequence[int]) -> int:
+    """Steps for which `_coarse` of them cannot change."""
+    return GRAIN - int(view.contexts(sids).sum()) // len(sids) % GRAIN if sids else 1 << 40

@@ -60,23 +60,23 @@ class Neo(Batching):
         requests = len(placed.device) + len(placed.work)
         in_sequence = (view.costs.linear(tokens) + attention) * (requests + division.host)
         pipelined = division.host > 0 and (requests == 0 or division.seconds * requests < in_sequence)
-        alone = () if requests or division.host or not placed.host else (placed.host[0].sid,)
+        alone = () if requests or division.host or not placed.host else (placed.host[0],)
         step = StepPlan(tuple(placed.work), evict=tuple(placed.evict))
-        batches = (tuple(division.first) or alone, tuple(division.second)) if pipelined or alone else ((), ())
+        batches = (division.first or alone, division.second) if pipelined or alone else ((), ())
         return OffloadPlan(step, tuple(placed.move), tuple(placed.to_host), PIPELINED if pipelined or alone else SERIAL, batches)
 
     def _divide(self, view: OffloadView, placed: Placed) -> Division:
         tokens, attention = step_parts(view, placed)
-        return divide(placed.host, tokens, attention, view.costs)
+        return divide(placed.host, view.contexts(placed.host), tokens, attention, view.costs)
 
 
 def step_parts(view: OffloadView, placed: Placed) -> tuple[int, float]:
     """Tokens of prompts and device decodes, and seconds of their attention in a layer."""
     prompts = [(0, w.n_tokens) for w in placed.work]
     tokens = len(placed.device) + sum(n for _, n in prompts)
-    context = sum(s.n_known for s in placed.device)
+    context = int(view.contexts(placed.device).sum())
     return tokens, view.costs.device(len(placed.device), context) + view.costs.prefill(prompts)
 
 
-def _always(seq: SeqView, device: list[SeqView], host: list[SeqView]) -> bool:
+def _always(seq: SeqView, device: list[int], host: list[int]) -> bool:
     return True

@@ -13,6 +13,8 @@ from typing import NamedTuple
 from rota.contracts.offload import DEVICE, HOST, OffloadView
 from rota.contracts.serving import DECODE, Limits, SeqView, Work
 
+#: Whether a waiting sequence may go to the host: (sequence, device decodes, host decodes) to bool.
+Admits = Callable[[SeqView, list[int], list[int]], bool]
 #: Share of the device's blocks up to which sequences come back from the host.
 SWAP_IN = 0.95
 
@@ -22,15 +24,16 @@ class Placed(NamedTuple):
 
     Attributes
     ----------
-    device, host : list of SeqView
+    device, host : list of int
+        Sequences.
     work : list of Work
         Whole prompts, those for the device first.
     to_host, evict, reject : list of int
     move : list of (int, int)
     """
 
-    device: list[SeqView]
-    host: list[SeqView]
+    device: list[int]
+    host: list[int]
     work: list[Work]
     to_host: list[int]
     move: list[tuple[int, int]]
@@ -61,79 +64,77 @@ class Tiers:
         self._device: list[int] = []
         self._host: list[int] = []
 
-    def place(self, view: OffloadView, admits: Callable[[SeqView, list[SeqView], list[SeqView]], bool]) -> Placed:
+    def place(self, view: OffloadView, admits: Admits) -> Placed:
         """Decide for the next step.
 
         Parameters
         ----------
         view : OffloadView
-        admits : callable
-            Whether a waiting sequence may go to the host: (sequence, device decodes, host sequences) to bool.
+        admits : Admits
         """
-        device = self._ordered(self._device, [s for s in view.running if s.phase == DECODE])
-        host = self._ordered(self._host, list(view.hosted))
+        device, host = self._device, self._host
+        if len(device) > view.n_decode:
+            present = {s.sid for s in view.running if s.phase == DECODE}
+            device = [sid for sid in device if sid in present]
+        if len(host) > view.n_hosted:
+            present = {s.sid for s in view.hosted}
+            host = [sid for sid in host if sid in present]
         placed = Placed(device, host, [], [], [], [], [])
-        free, free_host = self._make_room(placed, view.free_blocks, view.free_host_blocks)
+        free, free_host = self._make_room(view, placed, view.free_blocks - view.decode_need, view.free_host_blocks - view.host_need)
         if not placed.move and not placed.evict:
-            free, free_host = self._bring_back(placed, free, free_host)
+            free, free_host = self._bring_back(view, placed, free, free_host)
         if not placed.evict:
             self._admit(view, placed, free, free_host, admits)
-        self._device = [s.sid for s in device] + [w.sid for w in placed.work if w.sid not in placed.to_host]
-        self._host = [s.sid for s in host] + placed.to_host
+        # nobody comes to either tier but through here, so that later a number tells whether somebody has finished
+        self._device = device + [w.sid for w in placed.work if w.sid not in placed.to_host]
+        self._host = host + placed.to_host
         return placed
 
-    def _ordered(self, known: list[int], present: list[SeqView]) -> list[SeqView]:
-        """Sequences in the queue's order; those that it does not know last."""
-        rank = {sid: at for at, sid in enumerate(known)}
-        return sorted(present, key=lambda s: rank.get(s.sid, len(rank)))
+    def _blocks_of(self, view: OffloadView, sid: int) -> int:
+        """Blocks that it holds once its next token has one."""
+        seq = view.seq(sid)
+        return max(seq.kv_blocks, -(-seq.n_known // self._size))
 
-    def _need(self, seq: SeqView) -> int:
-        """Blocks that its next token takes."""
-        return 1 if seq.n_known > seq.kv_blocks * self._size else 0
-
-    def _make_room(self, placed: Placed, free: int, free_host: int) -> tuple[int, int]:
-        """Blocks for the next token of everybody; returns what is free after that. The last device decode goes to the host, or is evicted."""
+    def _make_room(self, view: OffloadView, placed: Placed, free: int, free_host: int) -> tuple[int, int]:
+        """Make up for blocks that are missing: the last device decode goes to the host, or is evicted. Returns what is free then."""
         device, host = placed.device, placed.host
-        free_host -= sum(map(self._need, host))
         while free_host < 0:
             last = host.pop()
-            free_host += last.kv_blocks + self._need(last)
-            placed.evict.append(last.sid)
-        free -= sum(map(self._need, device))
+            free_host += self._blocks_of(view, last)
+            placed.evict.append(last)
         while free < 0 or len(device) > self._budget:
             last = device.pop()
-            blocks, need = last.kv_blocks, self._need(last)
-            free += blocks + need
-            if blocks + need > free_host:
-                placed.evict.append(last.sid)
+            blocks = self._blocks_of(view, last)
+            free += blocks
+            if blocks > free_host:
+                placed.evict.append(last)
             else:
-                free_host -= blocks + need
+                free_host -= blocks
                 host.insert(0, last)
-                placed.move.append((last.sid, HOST))
+                placed.move.append((last, HOST))
         return free, free_host
 
-    def _bring_back(self, placed: Placed, free: int, free_host: int) -> tuple[int, int]:
+    def _bring_back(self, view: OffloadView, placed: Placed, free: int, free_host: int) -> tuple[int, int]:
         """The host's head comes back while that leaves a little of the device free."""
         device, host = placed.device, placed.host
         spare = self._blocks - int(SWAP_IN * self._blocks)
         while host and len(device) < self._budget:
-            blocks = host[0].kv_blocks + self._need(host[0])
+            blocks = self._blocks_of(view, host[0])
             if free - blocks < spare:
                 break
             free -= blocks
             free_host += blocks
-            placed.move.append((host[0].sid, DEVICE))
+            placed.move.append((host[0], DEVICE))
             device.append(host.pop(0))
         return free, free_host
 
     def _admit(
-        self, view: OffloadView, placed: Placed, free: int, free_host: int, admits: Callable[[SeqView, list[SeqView], list[SeqView]], bool]
+        self, view: OffloadView, placed: Placed, free: int, free_host: int, admits: Admits
     ) -> None:
         """Whole prompts in order of the queue: to the device while it has room, from the first that does not fit on to the host."""
         seats = self._seats - view.n_running
         tokens = self._budget - len(placed.device)
         free_host -= self._blocks  # so that what is on the device can always go to the host
-        joining: list[SeqView] = []
         for seq in view.waiting:
             known = seq.n_known
             if known > self._longest:
@@ -145,10 +146,9 @@ class Tiers:
                 return
             if not placed.to_host and free >= blocks:
                 free -= blocks
-            elif free_host >= blocks and admits(seq, placed.device, placed.host + joining):
+            elif free_host >= blocks and admits(seq, placed.device, placed.host + placed.to_host):
                 free_host -= blocks
                 placed.to_host.append(seq.sid)
-                joining.append(seq)
             else:
                 return
             placed.work.append(Work(seq.sid, known, known))

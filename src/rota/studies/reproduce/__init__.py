@@ -30,6 +30,7 @@ STUDIES = {
         _study("vtc", "Virtual token counter: bounded service difference between tenants, at no cost", "Sheng et al., OSDI 2024"),
         _study("continuum", "Continuum: job completion times of agents with KV held between turns", "Li et al., arXiv 2511.02230, 2025"),
         _study("batchllm", "BatchLLM: time of offline jobs, and what each part gives", "Zheng et al., MLSys 2026"),
+        _study("apex", "APEX: tokens per second when the host computes part of decode attention", "Fan et al., IPDPS 2026, arXiv 2506.03296"),
         _study("vidur-parity", "The simulator equals Vidur request by request", "Agrawal et al., Vidur, MLSys 2024"),
     )
 }
