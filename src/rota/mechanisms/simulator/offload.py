@@ -17,7 +17,7 @@ import numpy as np
 
 from rota.contracts import columns as col
 from rota.contracts.offload import ASYNC, BARRIER, DEVICE, HOST, HOST_ATTENTION, OVERLAPS, PIPELINED, OffloadPlan, OffloadPolicy
-from rota.contracts.serving import ARRIVAL, CAPABILITIES, DECODE, FINISH, FINISHED, PREFILL, REJECTED, WAITING, Limits, StepPlan
+from rota.contracts.serving import ARRIVAL, DECODE, FINISH, FINISHED, PREFILL, REJECTED, WAITING, Limits, StepPlan
 from rota.cost import kernel as cost_kernel
 from rota.cost.engine import EngineSpec
 from rota.errors import PlanRejected, UnsupportedPolicy
@@ -27,7 +27,8 @@ from rota.mechanisms.simulator.offload_view import SplitView
 from rota.results.run import TBT_BINS
 from rota.workload.trace import Trace
 
-OFFERED = (CAPABILITIES - {"layers", "padded", "prefix_cache", "pin", "priority"}) | {HOST_ATTENTION}
+#: Capabilities of this engine.
+OFFERED = frozenset({"chunk", "hybrid", "pause", HOST_ATTENTION})
 #: Evictions without one request ending that are taken for a livelock.
 MOST_EVICTIONS = 10_000
 LOG_ROWS = 8192

@@ -10,10 +10,10 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from rota.contracts.columns import BLOCKS, COMPUTED, FINISHED_AT, FIRST_TOKEN, FLIGHT, KNOWN, LAST_TOKEN, MAX_TBT, PROMPT
 from rota.cost.kernel import CPU, CPU_SEQ, KV_SCALE, LAUNCH, LAYERS, decode_attention, lookup, noise_factor, prefill_attention
+from rota.jit import njit
 from rota.mechanisms.simulator.decodes import gap_bin
 from rota.mechanisms.simulator.state import (
     A_AREA,
@@ -264,7 +264,7 @@ def _step(s, kind, dev, first, second, work, totals):
     rows, asynchronous = dev.size, kind == ASYNC
     context = _context(s, dev)
     prefill_s, tokens, completed = _prompts(s, work)
-    attention = decode_attention(s.cp, s.decode_table, rows, context) + prefill_s
+    attention = decode_attention(s.cp, s.decode_table, rows, context, 0) + prefill_s
     emitted = rows + completed
     hosts = 0 if kind == SERIAL else first.size + second.size
     _take_blocks(s, dev, FREE, False)

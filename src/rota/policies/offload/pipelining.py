@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from rota.contracts.offload import SplitCosts
+from rota.jit import njit
 
 
 class Division(NamedTuple):
