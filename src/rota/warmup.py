@@ -28,11 +28,13 @@ def warm_up() -> int:
     # room for a few requests only, so that preemption is compiled too
     engine = EngineSpec(tables, blocks=24, max_len=128, host_blocks=60)
     names = policy_names()
+    at_once = trace.with_columns(arrival=np.zeros(n))
     for name in names:
         for compiled in (True, False):
             for replicas, router in ((1, "round-robin"), (2, "least-outstanding")):
                 try:
-                    simulate(trace, make_policy(name), engine, replicas=replicas, router=router, compiled=compiled, log=True)
+                    policy = make_policy(name)
+                    simulate(at_once if hasattr(policy, "prepare") else trace, policy, engine, replicas=replicas, router=router, compiled=compiled, log=True)
                 except UnsupportedPolicy:
                     continue
     return len(names)

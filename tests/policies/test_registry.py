@@ -92,3 +92,9 @@ def test_other_packages_add_policies(monkeypatch):
         make_policy("builtin")
     with pytest.raises(InputError, match="did not return a BatchPolicy"):
         make_policy("odd")
+
+
+def test_warming_up_runs_every_policy():
+    from rota.warmup import warm_up
+
+    assert warm_up() == len(policy_names())
