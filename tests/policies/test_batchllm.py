@@ -104,12 +104,16 @@ def test_ratios_count_a_prefix_once():
 
 
 class Watched(BatchLLM):
-    """Counts, before every step, the tokens of its decodes' prompts that others hold too, from their contents alone."""
+    """Counts, before every step, the tokens of its decodes' prompts that others hold too, from their contents alone.
+
+    With `spare` it reserves so many tokens more than it needs: members then change their place in the decode set on the way.
+    """
 
     shared = 0
 
-    def __init__(self, trace, **options):
+    def __init__(self, trace, spare=0, **options):
         super().__init__(**options)
+        self.spare = spare
         self.contents = [tuple(trace.hash_ids[trace.hash_start[i] : trace.hash_start[i + 1]][: trace.prompt[i] // 16]) for i in range(len(trace))]
 
     def plan(self, view):
@@ -117,13 +121,14 @@ class Watched(BatchLLM):
         if plan.decode and (plan.work or view.n_decode):
             blocks = [self.contents[s.sid][: i + 1] for s in view.running if s.phase == DECODE for i in range(s.n_prompt // 16)]
             type(self).shared += 16 * (len(blocks) - len(set(blocks)))
-        return plan
+        return plan._replace(work=tuple(w._replace(reserve_to=w.reserve_to and w.reserve_to + self.spare) for w in plan.work))
 
 
-def test_shared_attention_reads_each_block_once(small_engine):
+@pytest.mark.parametrize("spare", [0, 40])
+def test_shared_attention_reads_each_block_once(spare, small_engine):
     trace = load_trace(SMALL, seed=1)
     Watched.shared = 0
-    run = simulate(trace, Watched(trace), small_engine(6000), compress=False)
+    run = simulate(trace, Watched(trace, spare), small_engine(6000), compress=False)
     assert Watched.shared == run.totals["shared_context"] > 0
     apart = simulate(trace, BatchLLM(shared_prefix_attention=False), small_engine(6000))
     assert apart.totals["shared_context"] == 0
