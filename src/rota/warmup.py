@@ -34,7 +34,8 @@ def warm_up() -> int:
             for replicas, router in ((1, "round-robin"), (2, "least-outstanding")):
                 try:
                     policy = make_policy(name)
-                    simulate(at_once if hasattr(policy, "prepare") else trace, policy, engine, replicas=replicas, router=router, compiled=compiled, log=True)
+                    work = at_once if hasattr(policy, "prepare") else trace
+                    simulate(work, policy, engine, replicas=replicas, router=router, compiled=compiled, log=True)
                 except UnsupportedPolicy:
                     continue
     return len(names)

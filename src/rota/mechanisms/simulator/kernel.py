@@ -99,7 +99,7 @@ def _prepare_view(e):
     chunks = ctl[MAX_STEP_TOKENS] // ctl[BLOCK_SIZE] + ctl[N_PREFILL] if ctl[N_PREFILL] > 0 else 0
     if ctl[FREE] - ctl[DECODE_NEED] <= 1 + chunks:
         settle_all(e)
-    if ctl[CACHING] and ctl[N_WAITING] > 0:
+    if ctl[CACHING] and ctl[N_WAITING] > 0 and ctl[BUDGET] > 0:  # columns that only a twin reads
         _refresh_reusable(e)
 
 
