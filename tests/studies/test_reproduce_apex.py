@@ -41,7 +41,7 @@ def test_verdicts_follow_the_measurement(factor, verdict):
         for policy in HYBRIDS:
             faster = factor if policy == apex.APEX else 1.0
             curves[cell.name, policy] = [curve(*(faster * x for x in base), cell=cell)] * 3
-    findings = apex._claims(curves)
+    findings = apex._claims(CELLS, curves)
     assert findings[0].claim == "More tokens/s than vLLM on a T4"
     assert findings[0].verdict == verdict
     assert findings[0].measured.startswith(f"{factor:.3g}x")

@@ -7,8 +7,9 @@ token (E2E / output), and throughputs are compared at equal latency along it. vL
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -68,8 +69,9 @@ LATENCIES = (1, 2, 4)
 def run(options: Options) -> Report:
     """All claims."""
     began = time.perf_counter()
-    n = options.requests(REQUESTS)
-    tasks = [(cell, seed, n, policy) for cell in CELLS for seed in range(options.seeds) for policy in ["vLLM", *HYBRIDS]]
+    n = REQUESTS
+    cells = [replace(cell, clients=cell.clients[:-1]) if options.quick else cell for cell in CELLS]
+    tasks = [(cell, seed, n, policy) for cell in cells for seed in range(options.seeds) for policy in ["vLLM", *HYBRIDS]]
     results: list[Curve] = [()] * len(tasks)
     with closing(in_parallel(measure, tasks, options.jobs)) as stream:
         for done, (i, curve) in enumerate(stream):
@@ -86,8 +88,8 @@ def run(options: Options) -> Report:
         "host": "efficiencies assumed: 60% of peak memory bandwidth, 75% of the link",
         "not covered": "contention of host threads with the engine's own work, launch overhead of split batches",
     }
-    tables = [_analytic(), *(_by_clients(cell, curves) for cell in CELLS), _by_latency(curves)]
-    return Report("apex", _claims(curves), tables, told, time.perf_counter() - began)
+    tables = [_analytic(), *(_by_clients(cell, curves) for cell in cells), _by_latency(curves)]
+    return Report("apex", _claims(cells, curves), tables, told, time.perf_counter() - began)
 
 
 # ---- measuring ---------------------------------------------------------------------------------------------------------------------------
@@ -232,9 +234,9 @@ def _by_latency(curves: Curves) -> Table:
     return Table("Tokens/s at equal latency per token, in multiples of vLLM's where it reaches 95% of its best throughput (medians)", rows)
 
 
-def _claims(curves: Curves) -> list[Finding]:
+def _claims(cells: Sequence[Cell], curves: Curves) -> list[Finding]:
     findings = []
-    for cell in CELLS:
+    for cell in cells:
         claimed, bar, most = ("+84% to +96%", 1.84, 1.96) if cell.device == "t4" else ("+11% to +89%", 1.11, 1.89)
         clients, found = _largest(curves, cell, APEX, "vLLM")
         findings.append(Finding(
@@ -243,7 +245,7 @@ def _claims(curves: Curves) -> list[Finding]:
             f"asked here: {bar:g}x; {'more than claimed; ' if np.median(found) > most else ''}latency per token falls by as much, but "
             + _at_knee(curves, cell),
         ))  # fmt: skip
-    for cell in CELLS:
+    for cell in cells:
         claimed, bar = ("up to +49% (+72% later)", 1.4) if cell.device == "t4" else ("up to +37%", 1.15)
         clients, found = _largest(curves, cell, APEX, NEO)
         always = _largest(curves, cell, ASYNC, NEO)
@@ -252,8 +254,8 @@ def _claims(curves: Curves) -> list[Finding]:
             claimed, spread(found, "x"), _verdict(found, bar),
             f"asked here: {bar:g}x; always asynchronous {spread(always[1], 'x')} with {always[0]} clients",
         ))  # fmt: skip
-    fails = [cell for cell, row in zip(CELLS, _analytic().rows, strict=True) if row["pipelining pays"] == "no"]
-    holds = [cell for cell in CELLS if cell not in fails]
+    fails = [cell for cell, row in zip(cells, _analytic().rows, strict=True) if row["pipelining pays"] == "no"]
+    holds = [cell for cell in cells if cell not in fails]
     lowest = [float(np.median(by_seed)) for cell in fails for by_seed in gains(curves, cell.name, ASYNC, NEO)]
     findings.append(Finding(
         "Where equation 6 fails, asynchronous overlap is no slower than NEO",
