@@ -64,6 +64,7 @@ class Engine:
         self.waiting, self.running, self.flying = [], [], []
         self.padding = []  # finished sequences that keep their rows
         self.cohort = None
+        self.reload = 0.0  # seconds for copies from host memory in the step that starts
         self.joined = False
         self.unfinished = 0
         self.stage_free = [0.0] * spec.pp
@@ -117,7 +118,7 @@ class Engine:
         self.evicted_now = set()
         before = len(self.waiting), len(self.running)
         items = self.plan(self)
-        reload = self.blocks.fulfil() * self.spec.block_size * self.spec.reload
+        self.reload = self.blocks.fulfil() * self.spec.block_size * self.spec.reload
         if not items:  # evictions or rejections alone are progress: ask again at once, but vLLM v1 waits for a step in flight
             waits = self.plan is POLICIES["vllm-v1"][0] and self.flying and self.evicted_now
             self.ask_again = not waits and before != (len(self.waiting), len(self.running))
@@ -134,17 +135,17 @@ class Engine:
             if math.isnan(req.first_scheduled):
                 req.first_scheduled = now
         assert len({item.req for item in items}) == len(items)
-        self.flying.append((self._end(now, items, reload), items))
+        self.flying.append((self._end(now, items), items))
 
-    def _end(self, now, items, reload):
+    def _end(self, now, items):
         rows = [r.known + r.padded_for for r in self.padding]
         if self.spec.pp == 1:
-            end = now + self.costs.step_time(items, rows) + reload
+            end = now + self.costs.step_time(items, rows) + self.reload
             self.stage_free[0] = end
             return end
-        return self._pipeline_end(now, items, reload)
+        return self._pipeline_end(now, items)
 
-    def _pipeline_end(self, now, items, reload):
+    def _pipeline_end(self, now, items):
         t, pp = self.spec.tables, self.spec.pp
         tokens = sum(i.n for i in items)
         share = self.costs.layers_time(items) / pp
@@ -153,7 +154,7 @@ class Engine:
         for s in range(pp):
             stage = max(share + (head if s == pp - 1 else 0.0), t.launch / pp)
             if s == 0:
-                stage += t.cpu + t.cpu_per_seq * len(items) + reload
+                stage += t.cpu + t.cpu_per_seq * len(items) + self.reload
             self.stage_free[s] = max(ready, self.stage_free[s]) + stage
             ready = self.stage_free[s] + t.send + t.send_per_token * tokens
         return self.stage_free[-1]
