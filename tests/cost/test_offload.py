@@ -7,7 +7,7 @@ import pytest
 from rota.catalog import load_link
 from rota.cost.deployment import Deployment
 from rota.cost.model import CostModel
-from rota.cost.offload import COPY_EFFICIENCY, offload
+from rota.cost.offload import offload
 from rota.errors import InputError
 
 
@@ -15,7 +15,7 @@ def test_blocks_and_times_follow_from_bytes():
     # Llama-3.1-8B: 32 layers x 2 x 8 heads x 128 x 2 bytes = 131,072 bytes per token
     engine = Deployment("llama-3.1-8b", "a100-80g", kv_offloading_size=100).engine(2048)
     assert engine.offload_blocks == math.floor(100 * 2**30 / (131072 * 16))
-    assert engine.reload == pytest.approx(131072 / (COPY_EFFICIENCY * 31.5e9))
+    assert engine.reload == pytest.approx(131072 / (0.75 * 31.5e9))  # PCIe 4.0, of which copies reach three quarters
     plain = Deployment("llama-3.1-8b", "a100-80g").engine(2048)
     assert (plain.offload_blocks, plain.blocks) == (0, engine.blocks)
     assert "host memory" in engine.meta
@@ -23,7 +23,7 @@ def test_blocks_and_times_follow_from_bytes():
 
 
 def test_devices_share_the_memory_and_copy_at_the_same_time():
-    one, two = (offload(64, n, load_link("pcie-gen5"), 131072 / n, 16) for n in (1, 2))
+    one, two = (offload(64, n, load_link("pcie-gen5"), 0.75, 131072 / n, 16) for n in (1, 2))
     assert one.blocks == two.blocks
     assert one.reload == 2 * two.reload
 
@@ -32,6 +32,11 @@ def test_devices_share_the_memory_and_copy_at_the_same_time():
 def test_wrong_sizes(size):
     with pytest.raises(InputError, match="kv_offloading_size"):
         Deployment("llama-3.1-8b", "a100-80g", kv_offloading_size=size)
+
+
+def test_more_than_the_host_has():
+    with pytest.raises(InputError, match="kv_offloading_size is 500 GiB per device, but dgx-a100 has 128"):
+        Deployment("llama-3.1-8b", "a100-80g", kv_offloading_size=500)
 
 
 @pytest.mark.parametrize("chunk", [512, 2048, 1 << 40])

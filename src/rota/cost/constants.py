@@ -17,7 +17,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from rota.catalog.fields import Fields
 from rota.catalog.shapes import Accelerator, Link
-from rota.cost.offload import COPY_EFFICIENCY
 from rota.errors import InputError
 
 Floats = NDArray[np.float64]
@@ -30,6 +29,8 @@ CUSTOM_LIMIT = 8 << 20
 #: Attention on the host where no calibration says otherwise, assumed: waking its threads takes 20 us, they read at 60% of the memory's
 #: peak.
 ATTENTION_FLOOR, ATTENTION_EFFICIENCY = 2e-5, 0.6
+#: Share of the link's bandwidth that copies of KV from pinned host memory reach, assumed.
+COPY_EFFICIENCY = 0.75
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,6 +123,12 @@ class Deployment:
         _check_options(self)
         if self.swap_space is not None and self.swap_space > behind.memory / GIB:
             raise InputError(f"swap_space is {self.swap_space:g} GiB, but {behind.name} has {behind.memory / GIB:.0f} GiB; lower it")
+        share = self.kv_offloading_size / (self.tensor_parallel_size * self.pipeline_parallel_size)
+        if share > behind.memory / GIB:
+            raise InputError(
+                f"kv_offloading_size is {share:g} GiB per device, but {behind.name} has {behind.memory / GIB:.0f} GiB behind each; "
+                f"lower it, or name another host (rota catalog hosts)"
+            )
         _check_split(shape, device, self.tensor_parallel_size, self.pipeline_parallel_size)
         max_len = shape.max_len if self.max_model_len is None else self.max_model_len
         if max_len > shape.max_len:
@@ -187,7 +193,8 @@ class Deployment:
 
     def offload(self) -> Offload:
         """What `kv_offloading_size` holds, and the time to bring it back."""
-        return offload(self.kv_offloading_size, self.gpus, self.link, self.memory().kv_per_token, self.block_size)
+        link, efficiency = load_link(self.behind.link), self.constants.host.link_efficiency
+        return offload(self.kv_offloading_size, self.gpus, link, efficiency, self.memory().kv_per_token, self.block_size)
 
     def engine(self, max_step_tokens: int = 0) -> EngineSpec:
         """The engine for a policy that puts up to so many tokens into a step (0: no limit).

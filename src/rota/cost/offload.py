@@ -5,15 +5,10 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from rota.catalog import load_link
 from rota.catalog.shapes import Link
 from rota.errors import InputError
 
 GIB = 1 << 30
-#: Share of the link's bandwidth that copies of KV from pinned host memory reach, assumed.
-COPY_EFFICIENCY = 0.75
-#: Links to the host of devices that have a faster one among themselves; PCIe 4.0 where nothing is said.
-TO_HOST = {"nvlink4": "pcie-gen5", "nvlink5": "pcie-gen5", "xgmi": "pcie-gen5"}
 
 
 class Offload(NamedTuple):
@@ -23,7 +18,7 @@ class Offload(NamedTuple):
     reload: float
 
 
-def offload(size: float, devices: int, link: Link, kv_per_token: float, block_size: int) -> Offload:
+def offload(size: float, devices: int, link: Link, efficiency: float, kv_per_token: float, block_size: int) -> Offload:
     """What host memory of `size` GiB holds.
 
     Parameters
@@ -33,7 +28,9 @@ def offload(size: float, devices: int, link: Link, kv_per_token: float, block_si
     devices : int
         Each copies its own share, at the same time.
     link : Link
-        Between devices; that to the host is the same if it is PCIe.
+        Between a device and its host.
+    efficiency : float
+        Share of the link's bandwidth that copies reach.
     kv_per_token : float
         Bytes on the fullest device.
     block_size : int
@@ -47,8 +44,7 @@ def offload(size: float, devices: int, link: Link, kv_per_token: float, block_si
         raise InputError(f"kv_offloading_size must be 0 (off) or a number of GiB, not {size!r}")
     if size == 0:
         return Offload(0, 0.0)
-    way = link if link.name.startswith("pcie") else load_link(TO_HOST.get(link.name, "pcie-gen4"))
     blocks = math.floor(size * GIB / devices / (kv_per_token * block_size))
     if blocks < 1:
         raise InputError(f"kv_offloading_size={size:g} GiB does not hold one KV block; raise it, or leave it out")
-    return Offload(blocks, kv_per_token / (COPY_EFFICIENCY * way.bandwidth))
+    return Offload(blocks, kv_per_token / (efficiency * link.bandwidth))
