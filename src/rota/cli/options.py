@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _invocation = "rota"
 _TRACE, _DEPLOYMENT, _FLEET = "Trace", "Deployment", "Fleet"
-ROUTERS = "round-robin, random, least-outstanding or least-queued"
+ROUTERS = "round-robin, random, least-outstanding, least-queued or program (turns of a program stay together)"
 
 
 def _option(*names: str, panel: str, help: str, metavar: str | None = None) -> Any:

@@ -163,6 +163,11 @@ class Engine:
         raise PlanRejected(f"I{rule}", f"{_RULES[rule].format(sid=sid)} (policy {self.policy.name}, t={self.state.flt[NOW]:.6g} s)")
 
     @property
+    def first_turns(self) -> np.ndarray | None:
+        """Row of the first turn of each request's program, where the trace has programs."""
+        return self._shared.get("first")
+
+    @property
     def done(self) -> int:
         """Requests that have ended here."""
         return int(self.state.ctl[DONE])

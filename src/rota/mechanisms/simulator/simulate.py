@@ -21,7 +21,7 @@ from rota.mechanisms.simulator.requests import pop_release
 from rota.results.run import Run
 from rota.workload.trace import Trace
 
-ROUTERS = ("round-robin", "random", "least-outstanding", "least-queued")
+ROUTERS = ("round-robin", "random", "least-outstanding", "least-queued", "program")
 Progress = Callable[[int, int], None]
 
 
@@ -40,7 +40,8 @@ def simulate(
     replicas : int
     router : str
         ``round-robin``; ``random`` (seeded); ``least-outstanding``: fewest unfinished requests at the arrival, the lowest index on a tie;
-        ``least-queued``: fewest waiting for their first step.
+        ``least-queued``: fewest waiting for their first step; ``program``: turns of a program follow its first one, whose replica is that of
+        the fewest unfinished requests, as is that of requests without a program.
     seed : int
         Of the random router and of step-time noise.
     compress : bool
@@ -187,6 +188,7 @@ def _run_together(engines: list[Engine], order: np.ndarray, trace: Trace, router
     n, total = len(engines), len(trace)
     releases = engines[0].state.rel
     own, tim = engines[0].state.own, engines[0].state.tim
+    firsts = engines[0].first_turns if router == "program" else None
     for engine in engines:
         engine.set_state(engine.state._replace(rel=releases, inbox=np.zeros(total, np.int64)))
     random = np.random.default_rng(seed).integers(0, n, total)
@@ -219,7 +221,8 @@ def _run_together(engines: list[Engine], order: np.ndarray, trace: Trace, router
             engines[0].state.ctl[st.N_REL] = pending
             sid = int(pop_release(engines[0].ref))
             pending -= 1
-        i = _route(engines, router, routed, int(random[routed]), assigned, arrival)
+        first = int(firsts[sid]) if firsts is not None else sid
+        i = int(own[first, st.REPLICA]) if first != sid else _route(engines, router, routed, int(random[routed]), assigned, arrival)
         own[sid, st.REPLICA] = i
         ctl = engines[i].state.ctl
         engines[i].state.inbox[ctl[st.IN_TAIL]] = sid
@@ -240,7 +243,7 @@ def _route(engines: list[Engine], router: str, count: int, random: int, assigned
         return count % len(engines)
     if router == "random":
         return random
-    if router == "least-outstanding":
+    if router in ("least-outstanding", "program"):
         loads = [assigned[i] - engine.ended_by(when) for i, engine in enumerate(engines)]
     else:
         loads = [int(e.state.ctl[col.N_WAITING] + e.state.ctl[st.IN_TAIL] - e.state.ctl[st.IN_HEAD]) for e in engines]
