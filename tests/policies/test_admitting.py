@@ -10,7 +10,7 @@ from rota.contracts.check import _problem
 from rota.errors import UnsupportedPolicy
 from rota.mechanisms.simulator import engine as simulated
 from rota.mechanisms.simulator import simulate
-from rota.policies.batching.composed import COMPOSITIONS
+from rota.policies.batching.compositions import COMPOSITIONS
 from rota.policies.registry import make_policy
 from rota.workload.trace import Trace
 from tests.policies.snapshot import Snapshot
