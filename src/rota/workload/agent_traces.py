@@ -6,7 +6,6 @@ content identities by which every turn shares what was said before it. Wrong val
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from rota.errors import InputError
 from rota.workload.formats import AGENT_NAMES, normalised
 from rota.workload.generators import HASH_BLOCK
+from rota.workload.jsonl import json_rows
 from rota.workload.trace import Trace
 
 #: Numeric arrival times above this are seconds since 1970; longest prompt or output that is taken for real.
@@ -129,17 +129,9 @@ def _hash_runs(programs: list[_Program]) -> tuple[np.ndarray[Any, Any], np.ndarr
 def _records(path: Path, text: bytes) -> list[list[_Record]]:
     """The turns of each program, in the order in which programs begin in the file. Beginnings go with the first turn."""
     programs: dict[str, list[_Record]] = {}
-    for number, line in enumerate(text.split(b"\n"), 1):
-        if not line.strip():
-            continue
+    for number, given in json_rows(path, text):
         place = f"{path}:{number}"
-        try:
-            row = json.loads(line)
-        except ValueError:
-            raise InputError(f"{place}: is not valid JSON (cut off?); each line must be one whole object") from None
-        if not isinstance(row, dict):
-            raise InputError(f"{place}: is not a JSON object; each line must be one")
-        row = {normalised(key): value for key, value in row.items()}
+        row = {normalised(key): value for key, value in given.items()}
         if "turns" in row:
             programs[f"{number}"] = _nested(place, row)
         elif row.get("program") is None:

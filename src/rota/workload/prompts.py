@@ -11,7 +11,7 @@ which is the usual length of English ones. Prompts that begin alike then still h
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from rota.errors import InputError
 from rota.workload.generators import HASH_BLOCK
+from rota.workload.jsonl import json_rows
 from rota.workload.prefix import ragged
 from rota.workload.readers import BOM, MAX_TOKENS, file_bytes
 from rota.workload.trace import Ints, Trace
@@ -95,7 +96,7 @@ def read_prompts(path: str | Path, tokenizer: str | Path | None = None) -> Promp
     """
     path = Path(path)
     encode = stand_in_tokens if tokenizer is None else _tokenizer(Path(tokenizer))
-    rows = [_row(row, where, encode) for where, row in _objects(path)]
+    rows = [_row(row, f"{path}:{number}", encode) for number, row in json_rows(path, file_bytes(path).removeprefix(BOM))]
     start = np.concatenate([[0], np.cumsum([len(row.tokens) for row in rows])]).astype(np.int64)
     limit, estimate = np.array([row.limit for row in rows]), np.array([row.estimate for row in rows])
     notes = {}
@@ -159,19 +160,6 @@ def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
-
-def _objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of a file, each with its place."""
-    for number, line in enumerate(file_bytes(path).removeprefix(BOM).split(b"\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError:
-            raise InputError(f"{path}:{number}: is not valid JSON (cut off?); each line must be one whole object") from None
-        if not isinstance(row, dict):
-            raise InputError(f"{path}:{number}: is not a JSON object; each line must be one, with a prompt")
-        yield f"{path}:{number}", row
 
 
 def _row(row: dict[str, Any], where: str, encode: Encode) -> _Row:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from rota.errors import InputError
 from rota.workload.formats import Format, detect, is_agent_trace, normalised
+from rota.workload.jsonl import json_rows
 from rota.workload.trace import Floats, Ints, Trace
 
 if TYPE_CHECKING:
@@ -334,15 +335,7 @@ def _json_lines(path: Path, text: bytes) -> tuple[pl.DataFrame, Ints]:
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         pass
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate(text.split(b"\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError:
-            raise InputError(f"{path}:{number}: is not valid JSON (cut off?); each line must be one whole object") from None
-        if not isinstance(row, dict):
-            raise InputError(f"{path}:{number}: is not a JSON object; each line must be one")
+    for _, row in json_rows(path, text):
         rows.append({key: json.dumps(value) if isinstance(value, list | dict) else value for key, value in row.items()})
     # types differ from line to line: compare them as text, as in a CSV
     names = list(dict.fromkeys(name for row in rows for name in row))
