@@ -25,7 +25,7 @@ from rota.cost.deployment import Deployment
 from rota.cost.engine import EngineSpec
 from rota.cost.tables import StepTables
 from rota.mechanisms.simulator import simulate
-from rota.policies.registry import make_policy
+from rota.policies.registry import make_policy, parse_policy
 from rota.workload import load_trace
 from rota.workload.trace import Trace
 from rota.workload.transform import head
@@ -77,6 +77,48 @@ def policies_table(engine: EngineSpec, n: int) -> None:
         compiled = speed(trace, policy, engine, True) if name in COMPILED else float("nan")
         table.add_row(name, f"{python:,.0f}", f"{compiled:,.0f}" if compiled == compiled else "-")
     console.print(table)
+
+
+def others_table(engine: EngineSpec, n: int) -> None:
+    """Policies without a twin against Sarathi in Python, each on the kind of trace that it is for."""
+    table = Table(title="Engine-level policies, all in Python: requests per second, and Sarathi's time over theirs on the same trace")
+    for column in ("trace", "policy", "requests/s", "of Sarathi's speed"):
+        table.add_column(column, justify="left" if column in ("trace", "policy") else "right")
+    chat = trace_of(n)
+    rng = np.random.default_rng(0)
+    job = load_trace("documents", seed=0)
+    kinds = {
+        "chat": (chat, ("composed", "flover:max_num_seqs=128", "aggressive:batching=sarathi", "conservative:batching=sarathi",
+                        "lightllm:batching=sarathi", "past-future:batching=sarathi", "past-future", "vllm-v1")),
+        "chat of 8 tenants": (chat.with_columns(tenant=rng.integers(0, 8, n)),
+                              ("vtc:batching=sarathi", "rate-limit:batching=sarathi,requests_per_minute=600")),
+        "agents": (load_trace("swe-agents", limit=n // 4, rate=0.04),
+                   ("vllm-v1", "program-fcfs", "fixed-ttl", "continuum", "pin-until-pressure", "pin-forever")),
+        "offline job": (job, ("vllm-v1", "batchllm")),
+    }  # fmt: skip
+    large = Deployment("llama-3.1-8b", "a100-80g", max_model_len=65536).engine(16384)
+    for kind, (trace, policies) in kinds.items():
+        spec = large if kind == "agents" else engine
+        own = speed_of(trace, "sarathi", spec)
+        table.add_row(kind, "sarathi", f"{own:,.0f}", "1.00")
+        for text in policies:
+            found = speed_of(trace, text, spec)
+            table.add_row(kind, text, f"{found:,.0f}", f"{found / own:.2f}")
+    split = Deployment("llama-2-7b", "a10", gpu_memory_utilization=0.95, max_model_len=4096, swap_space=32).engine(4096)
+    trace = load_trace("poisson:rate=0.2,prompt=200..800,output=200..800,n=400", seed=0)
+    own = speed_of(trace, "sarathi", split)
+    table.add_row("A10, long outputs", "sarathi", f"{own:,.0f}", "1.00")
+    for text in ("vllm-v0", "neo", "apex"):
+        found = speed_of(trace, text, split)
+        table.add_row("A10, long outputs", text, f"{found:,.0f}", f"{found / own:.2f}")
+    console.print(table)
+
+
+def speed_of(trace: Trace, text: str, engine: EngineSpec) -> float:
+    """`speed` of a policy by name, after one run that compiles what it needs."""
+    simulate(trace, parse_policy(text), engine, compiled=False)
+    took = [seconds(trace, parse_policy(text), engine, False) for _ in range(3)]
+    return len(trace) / median(took)
 
 
 def hard_cases(engine: EngineSpec, n: int) -> None:
@@ -184,6 +226,7 @@ def main() -> None:
     engine = Deployment("llama-3.1-8b", "a100-80g", max_model_len=16384).engine(16384)
     cold_start()
     policies_table(engine, 20_000 if quick else 200_000)
+    others_table(engine, 4_000 if quick else 20_000)
     hard_cases(engine, 20_000 if quick else 100_000)
     scaling(engine, (10_000, 100_000) if quick else (10_000, 100_000, 1_000_000))
     batches()
