@@ -50,8 +50,6 @@ class Engine:
         self.view = ColumnsView(*build(list(running), list(waiting), free=blocks - held, total=blocks, size=size, max_len=max_len))
         part.start(self.view.limits)
         part.begin(self.view)
-        part._joined = dict.fromkeys(range(self.n))  # they joined before
-        part.begin(self.view)
 
     def admitted(self):
         """Waiting requests that join, in order, until the first that does not."""
@@ -119,7 +117,6 @@ def test_memory_that_others_pin_is_not_there():
     view = ColumnsView(*build([decoding(20, 2)], [fresh(20)], free=50, total=100, size=1))
     part = Conservative(peak=True)
     part.start(view.limits)
-    part._joined = {0: None}
     part.begin(view)
     # 29 of 100 blocks belong to nobody that runs
     assert part._room == 71
@@ -131,9 +128,8 @@ def test_unfinished_prompts_count_their_chunks():
     ctl[MAX_STEP_TOKENS] = 9  # 8 for prompts while one sequence runs
     view = ColumnsView(seq, tim, ctl)
     part.start(view.limits)
-    part._joined = {0: None}
     part.begin(view)
-    assert (part._held.tolist(), part._left.tolist()) == ([[41]], [[9 + 3]])  # 32 tokens in 4 steps
+    assert (part._held.tolist(), part._left.tolist()) == ([41], [[9 + 3]])  # 32 tokens in 4 steps
     assert part.admits(view.seq(1), 20)
     assert part._left[0, 1] == 9 + 7  # 30 more behind them: 62 tokens in 8 steps
 
@@ -220,12 +216,14 @@ def test_futures_are_fewer_in_large_batches_and_the_worst_counts():
     assert part._futures == 4
     part = PastFuture(reserve=0.0, initial=10, futures=5)
     engine = Engine(part, [decoding(20, 5, 60)], [fresh(20, 60)] * 3)
-    held, left = part._ahead([engine.view.seq(1)])
-    worst = part.demand(np.concatenate([part._held, held], -1), np.concatenate([part._left, left], -1))
-    part._room = worst.max()
-    assert not part.admits(engine.view.seq(1), 10)
-    part._room = worst.max() + 1
+    held, left = part._held, part._left
+    part._room = 10**9
     assert part.admits(engine.view.seq(1), 10)
+    worst = peak(np.broadcast_to(part._held, part._left.shape), part._left).max()
+    assert part.demand(part._held, part._left) == worst
+    for room, fits in ((worst, False), (worst + 1, True)):
+        part._held, part._left, part._prompt, part._room = held, left, 0, room
+        assert part.admits(engine.view.seq(1), 10) == fits
 
 
 @pytest.mark.parametrize(

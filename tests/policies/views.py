@@ -63,6 +63,11 @@ class ColumnsView:
     def running(self):
         return [s for s in self._walk(col.RUN_HEAD, col.NEXT) if not s.in_flight]
 
+    @property
+    def held(self):
+        rows = [(s.sid, s.n_prompt, s.n_known, s.n_computed, s.max_new, s.kv_blocks, s.phase) for s in self._walk(col.RUN_HEAD, col.NEXT)]
+        return np.array(rows, np.int64).reshape(len(rows), 7)
+
     def seq(self, sid):
         return Seq(self, sid)
 

@@ -31,6 +31,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rota.workload.trace import Trace
 
 #: Wake flags of a plan.
@@ -45,6 +48,11 @@ FUTURE, WAITING, PREFILL, DECODE, FINISHED, REJECTED = range(6)
 CAPABILITIES = frozenset(
     {"chunk", "hybrid", "layers", "prefix_cache", "priority", "padded", "pause", "pin", "oracle", "shared_attention", "host_attention"}
 )
+
+
+#: Columns of `EngineView.held`; as the properties of `SeqView` of these names.
+H_SID, H_PROMPT, H_KNOWN, H_COMPUTED, H_MAX_NEW, H_BLOCKS, H_PHASE = range(7)
+HELD_COLUMNS = 7
 
 
 class Work(NamedTuple):
@@ -257,6 +265,9 @@ class EngineView(Protocol):
     @property
     def finished(self) -> Sequence[SeqView]:
         """Requests that finished since the policy was last asked, in order; for a policy that `follows`."""
+    @property
+    def held(self) -> NDArray[np.int64]:
+        """All sequences held, in flight or not, in admission order, as numbers: int64 (n, `HELD_COLUMNS`)."""
     def seq(self, sid: int) -> SeqView: ...
     def ledger(self) -> Ledger: ...
     def pinned_blocks(self, key: int) -> int:

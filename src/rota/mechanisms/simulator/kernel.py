@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from numba import types
 
 from rota.contracts.columns import (
     BLOCK_SIZE,
+    BLOCKS,
+    COMPUTED,
     DECODE_NEED,
     FREE,
     IDLE_HITS,
     IN_FLIGHT,
     INTS,
     KNOWN,
+    MAX_NEW,
     MAX_SEQS,
     MAX_STEP_TOKENS,
     N_DECODE,
@@ -25,11 +29,26 @@ from rota.contracts.columns import (
     N_RUNNING,
     N_WAITING,
     NEXT,
+    PHASE,
+    PROMPT,
     REUSABLE,
+    RUN_HEAD,
     STAGES,
     TWIN,
     WAIT_HEAD,
 )
+from rota.contracts.serving import (
+    DECODE,
+    H_BLOCKS,
+    H_COMPUTED,
+    H_KNOWN,
+    H_MAX_NEW,
+    H_PHASE,
+    H_PROMPT,
+    H_SID,
+    HELD_COLUMNS,
+    PREFILL,
+)  # fmt: skip
 from rota.jit import njit
 from rota.mechanisms.simulator.blocks import lookup_prefix, new_claim
 from rota.mechanisms.simulator.decodes import settle
@@ -71,6 +90,28 @@ def settle_all(e):
     g = e.ctl[AVAIL]
     for i in range(e.grp[g, G_HEAP]):
         settle(e, g, e.heap[g, i])
+
+
+@njit(cache=True)
+def held_table(e):
+    """`rota.contracts.serving.EngineView.held`."""
+    settle_all(e)
+    seq = e.seq
+    table = np.empty((e.ctl[N_RUNNING], HELD_COLUMNS), np.int64)
+    n = 0
+    sid = e.ctl[RUN_HEAD]
+    while sid >= 0:
+        if seq[sid, PHASE] == PREFILL or seq[sid, PHASE] == DECODE:
+            table[n, H_SID] = sid
+            table[n, H_PROMPT] = seq[sid, PROMPT]
+            table[n, H_KNOWN] = seq[sid, KNOWN]
+            table[n, H_COMPUTED] = seq[sid, COMPUTED]
+            table[n, H_MAX_NEW] = seq[sid, MAX_NEW]
+            table[n, H_BLOCKS] = seq[sid, BLOCKS]
+            table[n, H_PHASE] = seq[sid, PHASE]
+            n += 1
+        sid = seq[sid, NEXT]
+    return table[:n]
 
 
 @njit(cache=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rota.contracts import columns as col
-from rota.contracts.serving import WAITING
+from rota.contracts.serving import HELD_COLUMNS, WAITING
 from rota.cost.engine import EngineSpec
 from rota.cost.model import CostModel, lookup
 from rota.mechanisms.simulator import split
@@ -130,6 +130,12 @@ class SplitView:
     def running(self) -> list[SplitSeq]:
         tier = self._engine.tier
         return [self.seq(sid) for sid in self._engine.running if not tier[sid]]
+
+    @property
+    def held(self) -> np.ndarray:
+        rows = [self.seq(sid) for sid in self._engine.running]
+        found = [(s.sid, s.n_prompt, s.n_known, s.n_computed, s.max_new, s.kv_blocks, s.phase) for s in rows]
+        return np.array(found, np.int64).reshape(len(found), HELD_COLUMNS)
 
     @property
     def hosted(self) -> list[SplitSeq]:

@@ -263,6 +263,10 @@ class SimView:
     def finished(self) -> list[SimSeq]:
         return [SimSeq(self, sid) for sid in self._state.finished[: self._ctl[N_FINISHED]].tolist()]
 
+    @property
+    def held(self) -> np.ndarray:
+        return kernel.held_table(self._ref)
+
     def pinned_blocks(self, key: int) -> int:
         return int(held_once(self._ref, self._pins[key])) if key in self._pins else 0
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from rota.errors import InputError
 from rota.policies.admission.peak import Forecast, Ints
 from rota.policies.batching.policy import flag
@@ -32,6 +30,6 @@ class Conservative(Forecast):
         """As long as allowed."""
         return max_new[None]
 
-    def demand(self, held: Ints, left: Ints) -> Ints:
+    def demand(self, held: Ints, left: Ints) -> int:
         """The peak, or the sum of all ends."""
-        return super().demand(held, left) if self.peak else np.asarray((held + left).sum(-1))
+        return super().demand(held, left) if self.peak else int(held.sum() + left.sum())

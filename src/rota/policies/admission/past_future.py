@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from rota.contracts.serving import EngineView, Limits, SeqView
 from rota.errors import InputError
+from rota.jit import njit
 from rota.policies.admission.peak import Forecast, Ints
 from rota.policies.batching.policy import share, whole
 
@@ -72,33 +73,52 @@ class PastFuture(Forecast):
 
     def finished(self, seq: SeqView) -> None:
         """Remember how long it became."""
-        super().finished(seq)
         self._past[self._next] = seq.n_known - seq.n_prompt
         self._next = (self._next + 1) % self.window
         self._count = min(self._count + 1, self.window)
 
     def outputs(self, sids: Ints, generated: Ints, max_new: Ints) -> Ints:
         """Fresh requests: any of the recent lengths. Others: by inverse CDF between what they have, all that are longer, and the limit."""
-        luck = uniform(self.seed + self._attempt, sids, self._futures)
-        past, n = self._sorted, self._count
-        fresh = past[(luck * n).astype(np.int64)]
-        first = np.searchsorted(past, generated, side="right")
-        rank = luck * (n - first + (max_new > past[-1]))
-        below = rank.astype(np.int64)
-        at = first + below - 1
-        low = np.where(below == 0, generated, past[np.minimum(at, n - 1)])
-        high = np.where(at + 1 < n, past[np.minimum(at + 1, n - 1)], max_new)
-        drawn = low + (rank - below) * (high - low)
-        return np.minimum(np.where(generated == 0, fresh, drawn), max_new).astype(np.int64)
+        return draw(uniform(self.seed + self._attempt, sids, self._futures), self._sorted, generated, max_new)
 
 
+@njit(cache=True)
+def draw(luck: NDArray[np.float64], past: Ints, generated: Ints, max_new: Ints) -> Ints:
+    """Output lengths, int64 (futures, n), by numbers in [0, 1) and the recent lengths in ascending order."""
+    futures, n = luck.shape
+    out = np.empty((futures, n), np.int64)
+    last = len(past)
+    for i in range(n):
+        first = np.searchsorted(past, generated[i], side="right")
+        steps = last - first + (1 if max_new[i] > past[-1] else 0)
+        for k in range(futures):
+            if generated[i] == 0:
+                length = past[int(luck[k, i] * last)]
+            else:
+                rank = luck[k, i] * steps
+                below = int(rank)
+                at = first + below - 1
+                low = generated[i] if below == 0 else past[min(at, last - 1)]
+                high = past[at + 1] if at + 1 < last else max_new[i]
+                length = int(low + (rank - below) * (high - low))
+            out[k, i] = min(length, max_new[i])
+    return out
+
+
+@njit(cache=True)
 def uniform(seed: int, sids: Ints, n: int) -> NDArray[np.float64]:
     """Numbers in [0, 1), float64 (n, len(sids)): the same ones for the same request and seed, whenever asked [SplitMix64]."""
-    rows = _mixed(_mixed(np.array([[seed]], np.uint64)) + np.arange(n, dtype=np.uint64)[:, None])
-    return np.asarray((_mixed(rows + sids.astype(np.uint64)) >> np.uint64(11)) * 2.0**-53)
+    out = np.empty((n, len(sids)))
+    base = _mixed(np.uint64(seed))
+    for k in range(n):
+        row = _mixed(base + np.uint64(k))
+        for i in range(len(sids)):
+            out[k, i] = (_mixed(row + np.uint64(sids[i])) >> np.uint64(11)) * 2.0**-53
+    return out
 
 
-def _mixed(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
+@njit(cache=True)
+def _mixed(state: np.uint64) -> np.uint64:
     state = (state + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

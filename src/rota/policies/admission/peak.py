@@ -12,7 +12,22 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from rota.contracts.serving import DECODE, PREFILL, EngineView, Limits, SeqView
+from rota.contracts.serving import (
+    DECODE,
+    H_BLOCKS,
+    H_COMPUTED,
+    H_KNOWN,
+    H_MAX_NEW,
+    H_PHASE,
+    H_PROMPT,
+    H_SID,
+    HELD_COLUMNS,
+    WAITING,
+    EngineView,
+    Limits,
+    SeqView,
+)  # fmt: skip
+from rota.jit import njit
 
 Ints = NDArray[np.int64]
 
@@ -59,55 +74,88 @@ class Forecast:
         """Predicted output lengths of requests with `generated` tokens so far: int64 (futures, n)."""
         raise NotImplementedError
 
-    def demand(self, held: Ints, left: Ints) -> Ints:
-        """Memory that must be there, in tokens, by future."""
-        return peak(held, left)
+    def demand(self, held: Ints, left: Ints) -> int:
+        """Memory that must be there, in tokens, in the worst future."""
+        return worst_peak(held, left)
 
     def start(self, limits: Limits) -> None:
         """A new engine: forget everything."""
         self._limits = limits
-        self._joined: dict[int, None] = {}  # who holds memory, in order of admission; the view's list leaves out what is in flight
+        self._row = np.zeros((1, HELD_COLUMNS), np.int64)
 
     def begin(self, view: EngineView) -> None:
         """Take stock of who runs."""
-        running = [view.seq(sid) for sid in self._joined]
-        running = [seq for seq in running if seq.phase in (PREFILL, DECODE)]
-        self._joined = {seq.sid: None for seq in running}
+        table = view.held
         size = self._limits.block_size
-        pinned = max(0, self._limits.blocks - view.free_blocks - sum(seq.kv_blocks for seq in running))
+        pinned = max(0, self._limits.blocks - view.free_blocks - int(table[:, H_BLOCKS].sum()))
         self._room = self.scale * self._limits.blocks * size - pinned * size
         self._prompt = 0
-        self._chunk = max(1, self._limits.max_step_tokens - len(running))
-        self._held, self._left = self._ahead(running)
+        self._chunk = max(1, self._limits.max_step_tokens - len(table))
+        self._held, self._left, self._prompt = self._ahead(table)
 
     def admits(self, seq: SeqView, free: int) -> bool:
         """Whether the most that this and all others will hold fits. True: it has joined."""
-        before = self._prompt
-        held, left = self._ahead([seq])
-        held, left = np.concatenate([self._held, held], -1), np.concatenate([self._left, left], -1)
-        if self._joined and self.demand(held, left).max() >= self._room:
-            self._prompt = before
+        row = self._row[0]
+        row[H_SID], row[H_PROMPT], row[H_KNOWN], row[H_MAX_NEW], row[H_PHASE] = seq.sid, seq.n_prompt, seq.n_known, seq.max_new, WAITING
+        held, left, prompt = self._ahead(self._row)
+        held, left = np.append(self._held, held), joined(self._left, left)
+        if len(self._held) and self.demand(held, left) >= self._room:
             return False
-        self._joined[seq.sid] = None
-        self._held, self._left = held, left
+        self._held, self._left, self._prompt = held, left, prompt
         return True
 
     def finished(self, seq: SeqView) -> None:
-        """It holds nothing any more."""
-        self._joined.pop(seq.sid, None)
+        """Nothing to learn."""
 
-    def _ahead(self, seqs: list[SeqView]) -> tuple[Ints, Ints]:
-        """Tokens held and steps left, int64 (futures, n); queues the unfinished prompts behind those before."""
-        rows = np.zeros((5, len(seqs)), np.int64)
-        for i, seq in enumerate(seqs):
-            known = seq.n_known
-            ahead = wait = 0
-            if seq.phase != DECODE:
-                self._prompt += known - seq.n_computed
-                wait = -(-self._prompt // self._chunk) - 1
-                ahead = 1  # where prompts do not run beside decodes, it gets its first token before they move on
-            rows[:, i] = seq.sid, known - seq.n_prompt, seq.max_new, known + ahead, wait
-        sids, generated, max_new, held, waits = rows
-        outputs = self.outputs(sids, generated, max_new)
-        held = np.broadcast_to(held + self._limits.block_size - 1, outputs.shape)
-        return held, np.maximum(outputs - generated - 1, 0) + waits
+    def _ahead(self, table: Ints) -> tuple[Ints, Ints, int]:
+        """Tokens held, int64 (n,), steps left, int64 (futures, n), and prompt tokens queued with those of `table`."""
+        held, waits, prompt = stock(table, self._prompt, self._chunk, self._limits.block_size - 1)
+        generated = table[:, H_KNOWN] - table[:, H_PROMPT]
+        return held, ahead(self.outputs(table[:, H_SID], generated, table[:, H_MAX_NEW]), generated, waits), prompt
+
+
+@njit(cache=True)
+def stock(table: Ints, queued: int, chunk: int, slack: int) -> tuple[Ints, Ints, int]:
+    """Tokens that each sequence holds, steps until its prompt is computed behind `queued` tokens of others, and what is queued then."""
+    n = len(table)
+    held, waits = np.empty(n, np.int64), np.zeros(n, np.int64)
+    for i in range(n):
+        held[i] = table[i, H_KNOWN] + slack
+        if table[i, H_PHASE] != DECODE:
+            queued += table[i, H_KNOWN] - table[i, H_COMPUTED]
+            waits[i] = (queued + chunk - 1) // chunk - 1
+            held[i] += 1  # where prompts do not run beside decodes, it gets its first token before they move on
+    return held, waits, queued
+
+
+@njit(cache=True)
+def ahead(outputs: Ints, generated: Ints, waits: Ints) -> Ints:
+    """Steps left, by future."""
+    left = np.empty_like(outputs)
+    for k in range(outputs.shape[0]):
+        for i in range(outputs.shape[1]):
+            left[k, i] = max(outputs[k, i] - generated[i] - 1, 0) + waits[i]
+    return left
+
+
+@njit(cache=True)
+def joined(left: Ints, more: Ints) -> Ints:
+    """One more column."""
+    futures, n = left.shape
+    out = np.empty((futures, n + 1), np.int64)
+    out[:, :n] = left
+    out[:, n] = more[:, 0]
+    return out
+
+
+@njit(cache=True)
+def worst_peak(held: Ints, left: Ints) -> int:
+    """`peak` of sequences that hold the same in all futures, int64 (n,), in the worst of them: `left` is int64 (futures, n)."""
+    worst = 0
+    for k in range(left.shape[0]):
+        order = np.argsort(-left[k])
+        together = 0
+        for i in range(len(order)):
+            together += held[order[i]]
+            worst = max(worst, together + left[k, order[i]] * (i + 1))
+    return worst
