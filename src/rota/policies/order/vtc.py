@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from rota.contracts.serving import EngineView, Limits, SeqView
+from rota.contracts.serving import H_KNOWN, H_PROMPT, H_SID, EngineView, Limits, SeqView
 from rota.errors import InputError
 from rota.policies.order.tenants import TenantQueues
 
@@ -76,15 +76,15 @@ class VTC:
         """Behind the tenant's other requests; an evicted one before them, and not as an arrival."""
         alone = self._queued.join(seq, evicted)
         if evicted:
-            self._count(seq)
+            self._count(seq.sid, seq.tenant, seq.n_prompt, seq.n_known - seq.n_prompt)
             del self._running[seq.sid]
         elif alone:
             self._arrived[seq.tenant] = None
 
     def queue(self, view: EngineView) -> Iterator[SeqView]:
         """The oldest request of the tenant with the smallest counter; the earlier one where counters are equal."""
-        for sid in self._running:
-            self._count(view.seq(sid))
+        for sid, prompt, known in view.held[:, [H_SID, H_PROMPT, H_KNOWN]].tolist():
+            self._count(sid, self._running[sid], prompt, known - prompt)
         self._lift()
         self._forget()
         while self._queued:
@@ -103,7 +103,7 @@ class VTC:
         if seq.sid not in self._paid:
             recent = self._recent.get(tenant) if self.predict else None
             self._paid[seq.sid] = 0.0, round(sum(recent) / len(recent)) if recent else 0
-        self._count(seq)
+        self._count(seq.sid, tenant, seq.n_prompt, seq.n_known - seq.n_prompt)
 
     def finished(self, seq: SeqView) -> None:
         """The last of its tokens; a prediction that was too long is paid back."""
@@ -114,14 +114,13 @@ class VTC:
         if self.predict:
             self._recent.setdefault(tenant, deque(maxlen=RECENT)).append(output)
 
-    def _count(self, seq: SeqView) -> None:
+    def _count(self, sid: int, tenant: int, prompt: int, output: int) -> None:
         """Charge what a running request has got since it was last looked at."""
-        paid, predicted = self._paid[seq.sid]
-        prompt = seq.n_prompt
-        cost = self.cost(prompt, max(seq.n_known - prompt, predicted))
+        paid, predicted = self._paid[sid]
+        cost = self.cost(prompt, max(output, predicted))
         if cost != paid:
-            self._paid[seq.sid] = cost, predicted
-            self._charge(seq.tenant, cost - paid)
+            self._paid[sid] = cost, predicted
+            self._charge(tenant, cost - paid)
 
     def _charge(self, tenant: int, cost: float) -> None:
         weight = self.weights[tenant] if tenant < len(self.weights) else 1.0
