@@ -7,9 +7,9 @@ from bisect import insort
 import numpy as np
 
 from rota.contracts.offline import Ints, Job
-from rota.contracts.serving import ALWAYS, FINISHED, EngineView, Limits, Pin, SeqView, StepPlan, Work
+from rota.contracts.serving import ALWAYS, FINISHED, H_KNOWN, H_SID, EngineView, Limits, Pin, StepPlan, Work
 from rota.errors import InputError
-from rota.policies.admission.peak import peak
+from rota.policies.admission.peak import worst_peak
 from rota.policies.batching.policy import Batching, flag, whole
 from rota.policies.offline.groups import Group, ratios, shared_prefixes
 from rota.workload.trace import Trace
@@ -104,8 +104,7 @@ class BatchLLM(Batching):
         order = np.arange(int(group.max()) + 1)
         if self.ratio_order:
             order = np.argsort(-ratios(group, prefix, job.prompt, output), kind="stable")
-        self._shared: list[int] = prefix.tolist()
-        self._whole: list[int] = (job.prompt + output).tolist()
+        self._shared, self._whole = prefix, job.prompt + output
         self._rank: list[int] = np.argsort(order)[group].tolist()
 
     def start(self, limits: Limits) -> None:
@@ -113,14 +112,13 @@ class BatchLLM(Batching):
         if self.job is None:
             raise InputError(f"policy {self.name} plans whole jobs and was told of none; let all requests arrive at once (--offline)")
         super().start(limits)
-        tokens = dict(zip(self._rank, self._shared, strict=True))
+        tokens = dict(zip(self._rank, self._shared.tolist(), strict=True))
         self._groups = [Group(rank, tokens[rank]) for rank in range(len(tokens))]
         #: Groups with waiting members, the next one last; those whose prefix is being computed; those whose prefix is held.
         self._pending: list[Group] = []
         self._opening: list[Group] = []
         self._held: dict[int, Group] = {}
-        #: Members that run; and blocks of the prefixes that are held or being computed.
-        self._running: set[int] = set()
+        #: Blocks of the prefixes that are held or being computed.
         self._prefixes = 0
         self._most = int(self.memory_budget * limits.blocks)
         self._spare = limits.blocks // 100
@@ -190,7 +188,7 @@ class BatchLLM(Batching):
         """Add members of pending groups to `work`, in order; or what must be done first."""
         seats = self.max_seqs - view.n_running
         ledger, begun = view.ledger(), len(work)
-        growth: list[tuple[int, int]] = []
+        growth: tuple[Ints, Ints] | None = None
         for at in range(len(self._pending) - 1, -1, -1):
             group = self._pending[at]
             while group.waiting and (group.ready or group.leader < 0):
@@ -205,8 +203,9 @@ class BatchLLM(Batching):
                 if alone and need > free:
                     return self._let_go([other for other in self._held.values() if other is not group])
                 if self.memory_centric and need <= free:
-                    growth = growth or [self._expects(view.seq(sid)) for sid in self._running]
-                    growth.append(self._expects(seq))
+                    held, left = growth or self._expects(view.held[:, H_SID], view.held[:, H_KNOWN])
+                    more_held, more_left = self._expects(np.array([seq.sid]), np.array([known]))
+                    growth = np.append(held, more_held), np.append(left, more_left)
                 if not alone and (need > free - self._spare or not self._fits(group, growth)):
                     self._refused = True
                     return None
@@ -221,24 +220,21 @@ class BatchLLM(Batching):
                 del self._pending[at]
         return None
 
-    def _expects(self, seq: SeqView) -> tuple[int, int]:
+    def _expects(self, sids: Ints, known: Ints) -> tuple[Ints, Ints]:
         """Tokens held beyond the prefix, rounded up to blocks, and tokens still to come, at least one."""
-        known = seq.n_known
-        return known - self._shared[seq.sid] + self.block_size - 1, max(self._whole[seq.sid] - known, 1)
+        return known - self._shared[sids] + self.block_size - 1, np.maximum(self._whole[sids] - known, 1)
 
-    def _fits(self, group: Group, growth: list[tuple[int, int]]) -> bool:
+    def _fits(self, group: Group, growth: tuple[Ints, Ints] | None) -> bool:
         """Whether the budget will hold as sequences grow as expected, beside all prefixes and the group's own."""
-        if not growth:
+        if growth is None:
             return True
-        held, left = np.array(growth).T
         prefixes = self._prefixes + (0 if group.ready else group.prefix // self.block_size)
-        return int(peak(held, left)) // self.block_size + prefixes <= self._most
+        return worst_peak(growth[0], growth[1][None]) // self.block_size + prefixes <= self._most
 
     def _join(self, group: Group) -> None:
         """The next member of `group` is admitted."""
         sid = group.waiting.pop()
         group.running += 1
-        self._running.add(sid)
         if not group.ready:
             group.leader = sid
             self._opening.append(group)
@@ -248,7 +244,6 @@ class BatchLLM(Batching):
         """A member has finished or was evicted."""
         group = self._groups[self._rank[sid]]
         group.running -= 1
-        self._running.remove(sid)
         return group
 
     def _close(self, group: Group) -> None:
