@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rota.contracts.offload import HOST_ATTENTION, PIPELINED, SERIAL, OffloadPlan, OffloadView
-from rota.contracts.serving import Limits, SeqView, StepPlan
+from rota.contracts.serving import ALWAYS, Limits, SeqView, StepPlan
 from rota.policies.batching.policy import Batching, step_tokens, whole
 from rota.policies.offload.pipelining import Division, divide
 from rota.policies.offload.tiers import Placed, Tiers
@@ -47,6 +47,8 @@ class Neo(Batching):
         placed = self._tiers.place(view, _always)
         if placed.reject:
             return OffloadPlan(StepPlan(decode=False, evict=tuple(placed.evict), reject=tuple(placed.reject)), tuple(placed.move))
+        if not (placed.work or placed.host or placed.move or placed.evict):
+            return OffloadPlan(StepPlan(repeat=ALWAYS))  # with nothing on the host, nothing changes until something comes, ends or lacks a block
         division = self._divide(view, placed)
         while placed.to_host and len(placed.device) + sum(w.n_tokens for w in placed.work[:-1]) >= LEAST_TOKENS:
             put_off = placed.work.pop()
