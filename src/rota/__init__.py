@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rota.results.summary import summarise
     from rota.studies.capacity import capacity
     from rota.studies.compare import compare
+    from rota.studies.composition import composition
     from rota.studies.frontier import frontier
     from rota.workload import load_trace
 
@@ -25,6 +26,7 @@ _WHERE = {
     "SLO": "rota.results.slo",
     "capacity": "rota.studies.capacity",
     "compare": "rota.studies.compare",
+    "composition": "rota.studies.composition",
     "frontier": "rota.studies.frontier",
     "load_trace": "rota.workload",
     "make_policy": "rota.policies.registry",
@@ -42,6 +44,7 @@ __all__ = [
     "__version__",
     "capacity",
     "compare",
+    "composition",
     "frontier",
     "load_trace",
     "make_policy",

@@ -12,7 +12,7 @@ from rota.mechanisms.simulator import simulate
 from rota.policies.registry import parse_policy
 from rota.report.composition import page, verdict, worth
 from rota.results.slo import SLO
-from rota.studies.composition import DECISIONS, REFERENCE, Choice, carried, choices, composition
+from rota.studies.composition import DECISIONS, REFERENCE, Choice, carried, choices, composition, declared
 from rota.workload import load_trace
 from rota.workload.trace import Trace
 from rota.workload.transform import faster, independent
@@ -78,6 +78,14 @@ def test_the_load_is_a_share_of_what_the_engine_carries(here):
     assert queue(0.5) < 1.0 < queue(4.0)
 
 
+def test_limits_are_declared_as_clients_would():
+    trace = load_trace("azure-conv", limit=300)
+    limit = declared(trace).max_new
+    assert set(limit.tolist()) == {1 << (int(trace.output.max()) - 1).bit_length()}
+    own = trace.with_columns(max_new=trace.output + 3)
+    assert declared(own) is own
+
+
 def test_loads_that_cannot_be_set_are_refused(here):
     with pytest.raises(InputError, match="positive share"):
         composition({"a": load_trace("azure-conv", limit=50)}, here, load=0)
@@ -105,7 +113,7 @@ def test_the_verb_prints_and_writes(tmp_path, capsys):
     assert len(data["rows"]) == len(choices(load_trace("azure-conv", limit=60)))
     assert html.read_text().startswith("<!doctype html>")
     assert run(["compose", "azure-conv", *options]) == 0
-    assert "is best" in capsys.readouterr().out
+    assert "is best" in " ".join(capsys.readouterr().out.split())
     assert run(["compose", "azure-conv", "azure-conv"]) == 2
     assert "twice" in capsys.readouterr().err
     assert Choice("vllm-v1", "fcfs", "aggressive", "none").policy.startswith("composed:")

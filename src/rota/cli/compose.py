@@ -25,7 +25,7 @@ def compose(
     max_model_len: Annotated[int | None, typer.Option("--max-model-len", metavar="N", help="Longest prompt + output.")] = None,
     load: Annotated[float, typer.Option("--load", metavar="SHARE", help="Arrivals, as a share of what the engine can carry.")] = 0.8,
     limit: Annotated[int, typer.Option("--limit", metavar="N", help="Requests of each workload.")] = 1500,
-    slo: Annotated[str | None, typer.Option("--slo", metavar="TEXT", help='Objective, as in "ttft=2,tbt=0.2"; default: implied.')] = None,
+    slo: Annotated[str | None, typer.Option("--slo", metavar="TEXT", help='Objective, per request; default: "ttft=5,tbt=0.3".')] = None,
     seeds: Annotated[int, typer.Option("--seeds", metavar="K", help="Replications, with other seeds and cost errors.")] = 3,
     seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 0,
     html: Annotated[str | None, typer.Option("--html", metavar="FILE", help="Write the heat maps as a page.")] = None,

@@ -41,6 +41,10 @@ DECISIONS = ("batching", "order", "admission", "retention")
 #: Whose throughput without idling counts as what the engine can carry.
 REFERENCE = "composed:batching=vllm-v1,order=fcfs,admission=aggressive,retention=lru"
 SCORE = "slo_attainment"
+#: What a request should keep where the user says nothing: what a person who waits for an answer bears.
+OBJECTIVE = SLO.parse("ttft=5,tbt=0.3")
+#: Share of the first requests that are left out: forecasts have to see outputs before they can foretell any.
+WARMUP = 0.2
 
 
 class Choice(NamedTuple):
@@ -160,6 +164,14 @@ def choices(trace: Trace) -> list[Choice]:
     return [Choice(*options) for options in itertools.product(BATCHING, order, ADMISSION, RETENTION)]
 
 
+def declared(trace: Trace) -> Trace:
+    """The trace with limits on outputs, as clients send them: the power of two above its longest output, if it declares none."""
+    if trace.max_new is not None:
+        return trace
+    limit = 1 << (int(trace.output.max()) - 1).bit_length()
+    return trace.with_columns(max_new=np.full(len(trace), limit))
+
+
 def carried(trace: Trace, deployment: HasEngine) -> float:
     """Requests per second that the engine carries when it never idles, between the first tenth and the eighth of the finishes."""
     policy = parse_policy(REFERENCE)
@@ -184,7 +196,9 @@ def composition(
     deployment : Deployment
     load : float
         Share of what the engine can carry (`carried`) at which requests arrive.
-    seeds, seed, slo, jobs
+    slo : SLO, optional
+        Default: `OBJECTIVE`.
+    seeds, seed, jobs
         As in `compare`.
     progress : callable, optional
         Called with (runs done in this workload, runs of this workload, its name).
@@ -200,7 +214,7 @@ def composition(
         raise InputError(f"load must be a positive share of what the engine can carry, such as 0.9, not {load:g}")
     found = {}
     for name, source in workloads.items():
-        first = source if isinstance(source, Trace) else source(seed)
+        first = declared(source if isinstance(source, Trace) else source(seed))
         most = carried(first, deployment)
         free = independent(first)
         span = float(free[-1] - free[0])
@@ -209,12 +223,12 @@ def composition(
         factor = load * most * span / len(first)
 
         def scaled(seed: int, source: TraceSource = source, factor: float = factor) -> Trace:
-            return faster(source if isinstance(source, Trace) else source(seed), factor)
+            return faster(declared(source if isinstance(source, Trace) else source(seed)), factor)
 
         tried = choices(first)
         comparison = compare(
             scaled(seed) if isinstance(source, Trace) else scaled, deployment, [choice.policy for choice in tried], seeds=seeds, seed=seed,
-            slo=slo, jobs=jobs, progress=partial(_told, progress, name) if progress else None,
+            slo=slo or OBJECTIVE, warmup=WARMUP, jobs=jobs, progress=partial(_told, progress, name) if progress else None,
             conditions=conditions(name, load * most) if conditions else None,
         )  # fmt: skip
         found[name] = Composed(tried, comparison, load * most, load)
