@@ -85,7 +85,7 @@ def _grid(found: Composed) -> Table:
     table.add_column("batching", no_wrap=True)
     table.add_column("retention", no_wrap=True)
     for order, admission in columns:
-        table.add_column(f"{order}\n{admission}", justify="right", overflow="fold")
+        table.add_column(f"{order}\n{admission}".replace("-", "-\n"), justify="right", overflow="fold")
     for batching, retention in rows:
         cells = []
         for order, admission in columns:
