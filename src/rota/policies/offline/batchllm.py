@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from bisect import insort
-
 import numpy as np
 
 from rota.contracts.offline import Ints, Job
-from rota.contracts.serving import ALWAYS, FINISHED, H_KNOWN, H_SID, EngineView, Limits, Pin, StepPlan, Work
+from rota.contracts.serving import ALWAYS, H_KNOWN, H_SID, EngineView, Limits, Pin, StepPlan, Work
 from rota.errors import InputError
 from rota.policies.admission.peak import worst_peak
 from rota.policies.batching.policy import Batching, flag, whole
 from rota.policies.offline.groups import Group, ratios, shared_prefixes
+from rota.policies.offline.progress import Progress
 from rota.workload.trace import Trace
 
 #: Sequences held at once where memory alone is to limit them; only sizes arrays.
@@ -112,14 +111,7 @@ class BatchLLM(Batching):
         if self.job is None:
             raise InputError(f"policy {self.name} plans whole jobs and was told of none; let all requests arrive at once (--offline)")
         super().start(limits)
-        tokens = dict(zip(self._rank, self._shared.tolist(), strict=True))
-        self._groups = [Group(rank, tokens[rank]) for rank in range(len(tokens))]
-        #: Groups with waiting members, the next one last; those whose prefix is being computed; those whose prefix is held.
-        self._pending: list[Group] = []
-        self._opening: list[Group] = []
-        self._held: dict[int, Group] = {}
-        #: Blocks of the prefixes that are held or being computed.
-        self._prefixes = 0
+        self._progress = Progress(self._rank, self._shared.tolist(), limits.block_size)
         self._most = int(self.memory_budget * limits.blocks)
         self._spare = limits.blocks // 100
         self._evicting = False
@@ -159,49 +151,37 @@ class BatchLLM(Batching):
     def _listen(self, view: EngineView) -> tuple[tuple[Pin, ...], tuple[int, ...]]:
         """Take in what has arrived and finished. Prefixes to hold from now on, and to let go of."""
         for seq in view.finished:
-            self._leave(seq.sid).unfinished -= 1
+            self._progress.finish(seq.sid)
             self._refused = False
         if view.arrived:
-            for seq in view.arrived:
-                group = self._groups[self._rank[seq.sid]]
-                if not group.waiting:
-                    self._pending.append(group)
-                group.waiting.insert(0, seq.sid)
-                group.unfinished += 1
-            self._pending.sort(key=_last_first)
-        pins = []
-        for group in self._opening:
-            leader = view.seq(group.leader)
-            if leader.phase == FINISHED or leader.n_computed >= group.prefix:
-                group.ready = True
-                self._held[group.rank] = group
-                pins.append(Pin(group.rank, group.leader, group.prefix))
+            self._progress.arrive(view.arrived)
+        pins = self._progress.open(view)
         if pins:
             self._refused = False
-            self._opening = [group for group in self._opening if not group.ready]
-        over = [group for group in self._held.values() if group.unfinished == 0]
+        over = self._progress.over()
         for group in over:
-            self._close(group)
-        return tuple(pins), tuple(group.rank for group in over)
+            self._progress.close(group)
+        return pins, tuple(group.rank for group in over)
 
     def _admit(self, view: EngineView, work: list[Work], budget: int, free: int) -> StepPlan | None:
         """Add members of pending groups to `work`, in order; or what must be done first."""
         seats = self.max_seqs - view.n_running
         ledger, begun = view.ledger(), len(work)
         growth: tuple[Ints, Ints] | None = None
-        for at in range(len(self._pending) - 1, -1, -1):
-            group = self._pending[at]
+        pending = self._progress.pending
+        for at in range(len(pending) - 1, -1, -1):
+            group = pending[at]
             while group.waiting and (group.ready or group.leader < 0):
                 if budget <= 0 or seats == 0:
                     return None
                 seq = view.seq(group.waiting[-1])
                 known = seq.n_known
                 if known > self.longest:
-                    return self._reject(group) if len(work) == begun else None
+                    return StepPlan(decode=False, reject=(self._progress.reject(group),)) if len(work) == begun else None
                 alone = not work and view.n_running == 0
                 need = ledger.need(seq.sid, known)
                 if alone and need > free:
-                    return self._let_go([other for other in self._held.values() if other is not group])
+                    return self._let_go([other for other in self._progress.held.values() if other is not group])
                 if self.memory_centric and need <= free:
                     held, left = growth or self._expects(view.held[:, H_SID], view.held[:, H_KNOWN])
                     more_held, more_left = self._expects(np.array([seq.sid]), np.array([known]))
@@ -215,9 +195,9 @@ class BatchLLM(Batching):
                 free -= need
                 budget -= n
                 seats -= 1
-                self._join(group)
+                self._progress.join(group)
             if not group.waiting:
-                del self._pending[at]
+                del pending[at]
         return None
 
     def _expects(self, sids: Ints, known: Ints) -> tuple[Ints, Ints]:
@@ -228,65 +208,26 @@ class BatchLLM(Batching):
         """Whether the budget will hold as sequences grow as expected, beside all prefixes and the group's own."""
         if growth is None:
             return True
-        prefixes = self._prefixes + (0 if group.ready else group.prefix // self.block_size)
+        prefixes = self._progress.prefix_blocks + (0 if group.ready else group.prefix // self.block_size)
         return worst_peak(growth[0], growth[1][None]) // self.block_size + prefixes <= self._most
-
-    def _join(self, group: Group) -> None:
-        """The next member of `group` is admitted."""
-        sid = group.waiting.pop()
-        group.running += 1
-        if not group.ready:
-            group.leader = sid
-            self._opening.append(group)
-            self._prefixes += group.prefix // self.block_size
-
-    def _leave(self, sid: int) -> Group:
-        """A member has finished or was evicted."""
-        group = self._groups[self._rank[sid]]
-        group.running -= 1
-        return group
-
-    def _close(self, group: Group) -> None:
-        """The prefix is held no longer; whoever needs it again computes it again."""
-        self._prefixes -= group.prefix // self.block_size
-        self._held.pop(group.rank, None)
-        group.ready, group.leader = False, -1
 
     def _make_room(self, view: EngineView) -> StepPlan:
         """The next step's decodes lack blocks: let go of a prefix that nobody uses now, or evict the sequence admitted last."""
-        idle = [group for group in self._held.values() if group.running == 0]
+        idle = self._progress.idle()
         if idle:
             return self._let_go([max(idle, key=_rank)])
         self._refused = False
         sid = view.running[-1].sid
-        group = self._leave(sid)
-        if group.leader == sid and not group.ready:
-            self._opening.remove(group)
-            self._close(group)
-        if not group.waiting:
-            insort(self._pending, group, key=_last_first)
-        group.waiting.append(sid)
+        self._progress.evict(sid)
         self._evicting = True
         return StepPlan(decode=False, evict=(sid,))
 
     def _let_go(self, groups: list[Group]) -> StepPlan:
         self._refused = False
         for group in groups:
-            self._close(group)
+            self._progress.close(group)
         return StepPlan(decode=False, unpin=tuple(group.rank for group in groups))
-
-    def _reject(self, group: Group) -> StepPlan:
-        """The next member is longer than the memory."""
-        sid = group.waiting.pop()
-        group.unfinished -= 1
-        if not group.waiting:
-            self._pending.remove(group)
-        return StepPlan(decode=False, reject=(sid,))
 
 
 def _rank(group: Group) -> int:
     return group.rank
-
-
-def _last_first(group: Group) -> int:
-    return -group.rank
