@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rota.errors import InputError
@@ -25,6 +25,7 @@ def test_small_samples_cover_the_next_replication_nine_times_in_ten(n):
     assert inside / 4000 == pytest.approx(0.9, abs=0.02)
 
 
+@example([0.0] + [1.0] * 20)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
 def test_a_share_stays_in_its_interval(values):
     got = band(values, share=True)

@@ -95,6 +95,7 @@ def band(values: Sequence[float] | Floats, *, share: bool = False) -> Band:
     mid = float(scaled.mean())
     if n >= _ENOUGH:
         low, high = (float(end) for end in np.percentile(scaled, [5, 95]))
+        low, high = min(low, mid), max(high, mid)  # one far outlier can draw the mean out of the percentiles
     else:
         half = _T95[n - 2] * float(scaled.std(ddof=1)) * np.sqrt(1 + 1 / n)
         low, high = mid - half, mid + half
