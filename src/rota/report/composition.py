@@ -18,13 +18,13 @@ from rich.text import Text
 from rota.files import write_text
 from rota.report.explain import spoken
 from rota.results.metrics import shown
-from rota.studies.composition import DECISIONS, SCORE, Choice, Composed, Effect
+from rota.studies.composition import DECISIONS, SCORE, Choice, Combinations, Effect
 
 #: What a decision must be worth, in points, to be called worth it.
 LEAST = 1.0
 
 
-def verdict(name: str, found: Composed) -> str:
+def verdict(name: str, found: Combinations) -> str:
     """The best combination, and how it compares with the plainest of the best batching and with vLLM v1 as it comes."""
     best, *ties = found.best
     text = f"{name}, {found.rate:.3g} requests/s ({found.load:.0%} of what the engine carries): {said(best)} is best, with"
@@ -56,7 +56,7 @@ def worth(effect: Effect) -> str:
     )
 
 
-def print_composition(found: Mapping[str, Composed], console: Console | None = None) -> None:
+def print_composition(found: Mapping[str, Combinations], console: Console | None = None) -> None:
     """Verdict, heat map and effects of every workload."""
     console = console or Console()
     for name, one in found.items():
@@ -68,18 +68,18 @@ def print_composition(found: Mapping[str, Composed], console: Console | None = N
         console.print()
 
 
-def _axes(found: Composed) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+def _axes(found: Combinations) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """Rows (batching, retention) and columns (order, admission) of the map."""
     rows = [(b, r) for b in found.options("batching") for r in found.options("retention")]
     return rows, [(o, a) for o in found.options("order") for a in found.options("admission")]
 
 
-def _mark(found: Composed, choice: Choice) -> str:
+def _mark(found: Combinations, choice: Choice) -> str:
     best = found.best
     return "*" if choice == best[0] else "=" if choice in best else ""
 
 
-def _grid(found: Composed) -> Table:
+def _grid(found: Combinations) -> Table:
     rows, columns = _axes(found)
     table = Table(box=None, pad_edge=False, padding=(0, 1))
     table.add_column("batching", no_wrap=True)
@@ -98,12 +98,12 @@ def _grid(found: Composed) -> Table:
     return table
 
 
-def write_page(path: str | Path, found: Mapping[str, Composed], command: str = "") -> None:
+def write_page(path: str | Path, found: Mapping[str, Combinations], command: str = "") -> None:
     """Write the page, whole or not at all. Raises `InputError` if the file cannot be written."""
     write_text(path, page(found, command))
 
 
-def page(found: Mapping[str, Composed], command: str = "") -> str:
+def page(found: Mapping[str, Combinations], command: str = "") -> str:
     """The study as a self-contained HTML page."""
     css = files("rota.report").joinpath("assets", "page.css").read_text(encoding="utf-8")
     run = next(iter(found.values())).comparison
@@ -127,7 +127,7 @@ _CSS = """
 """
 
 
-def _section(name: str, found: Composed) -> str:
+def _section(name: str, found: Combinations) -> str:
     rows, columns = _axes(found)
     heads = "".join(f'<th scope="col">{escape(order)}<small>{escape(admission)}</small></th>' for order, admission in columns)
     body = ""
@@ -149,7 +149,7 @@ def _section(name: str, found: Composed) -> str:
     )
 
 
-def _cell(found: Composed, choice: Choice) -> str:
+def _cell(found: Combinations, choice: Choice) -> str:
     score = found.score(choice)
     mark = {"*": "★ ", "=": "= ", "": ""}[_mark(found, choice)]
     figures = {m: shown(m, found.comparison.mid(choice.policy, m)) for m in ("goodput", "ttft_p99", "tbt_p99", "preemptions_per_request")}

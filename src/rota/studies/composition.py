@@ -87,7 +87,7 @@ class Effect(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Composed:
+class Combinations:
     """What the study found on one workload.
 
     Attributes
@@ -186,7 +186,7 @@ def carried(trace: Trace, deployment: HasEngine) -> float:
 def composition(
     workloads: Mapping[str, TraceSource], deployment: HasEngine, *, load: float = 0.8, seeds: int = 3, seed: int = 0, slo: SLO | None = None,
     jobs: int = 1, progress: Progress | None = None, conditions: Callable[[str, float], Mapping[str, object]] | None = None,
-) -> dict[str, Composed]:  # fmt: skip
+) -> dict[str, Combinations]:  # fmt: skip
     """Run all combinations on every workload.
 
     Parameters
@@ -231,7 +231,7 @@ def composition(
             slo=slo or OBJECTIVE, warmup=WARMUP, jobs=jobs, progress=partial(_told, progress, name) if progress else None,
             conditions=conditions(name, load * most) if conditions else None,
         )  # fmt: skip
-        found[name] = Composed(tried, comparison, load * most, load)
+        found[name] = Combinations(tried, comparison, load * most, load)
     return found
 
 
