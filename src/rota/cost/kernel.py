@@ -76,7 +76,8 @@ def prefill_attention(cp, prefill_table, prefill_long, m, tokens, area, context,
             seconds = prefill_long[min(n, prefill_long.size) - 1]
             seconds += (prefill_table[rows - 1, column] - prefill_table[rows - 1, 0]) * n / rows
         return seconds * (cp[BATCH] if m > 1 else 1.0)
-    return cp[P_FLOOR] + math.hypot(cp[P_FLOP] * area, cp[P_BYTE] * context + cp[Q_BYTE] * tokens)
+    compute, moved = cp[P_FLOP] * area, cp[P_BYTE] * context + cp[Q_BYTE] * tokens
+    return cp[P_FLOOR] + math.sqrt(compute * compute + moved * moved)
 
 
 @njit(cache=True, forceinline=True)

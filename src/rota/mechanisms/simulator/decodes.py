@@ -28,6 +28,7 @@ from rota.mechanisms.simulator.state import (
     BUCKET,
     CACHING,
     FRESH,
+    G_AT,
     G_BUCKETED,
     G_CONTEXT,
     G_FRESH,
@@ -36,10 +37,9 @@ from rota.mechanisms.simulator.state import (
     G_SHARED,
     G_STACK,
     G_STEP,
-    HEAP_AT,
     JOIN,
-    KEY,
     OUTPUT,
+    SID_BITS,
     SLOT,
 )
 from rota.results.run import TBT_BINS, TBT_MIN, TBT_STEP
@@ -56,65 +56,74 @@ def gap_bin(gap):
     return min(TBT_BINS - 1, int((math.log(gap) - _LOG_MIN) / _LOG_STEP))
 
 
+@njit(cache=True, forceinline=True)
+def member(entry):
+    """The sequence of a heap entry."""
+    return entry & ((1 << SID_BITS) - 1)
+
+
+@njit(cache=True, forceinline=True)
+def due(entry):
+    """The step of a heap entry: there the member finishes, or begins to need blocks."""
+    return entry >> SID_BITS
+
+
 @njit(cache=True)
-def _sift_up(heap, own, at):
-    sid = heap[at]
-    key = own[sid, KEY]
+def _push(e, g, entry):
+    at = e.grp[g, G_HEAP]
+    e.grp[g, G_HEAP] = at + 1
     while at > 0:
         up = (at - 1) >> 1
-        other = heap[up]
-        if own[other, KEY] < key or (own[other, KEY] == key and other < sid):
+        other = e.heap[g, up]
+        if other < entry:
             break
-        heap[at] = other
-        own[other, HEAP_AT] = at
+        e.heap[g, at] = other
         at = up
-    heap[at] = sid
-    own[sid, HEAP_AT] = at
+    e.heap[g, at] = entry
 
 
 @njit(cache=True)
-def _sift_down(heap, own, size, at):
-    sid = heap[at]
-    key = own[sid, KEY]
+def _pop(e, g):
+    """Take the first entry out of the heap."""
+    size = e.grp[g, G_HEAP] - 1
+    e.grp[g, G_HEAP] = size
+    entry = e.heap[g, size]
+    at = 0
     while True:
         child = 2 * at + 1
         if child >= size:
             break
-        low = heap[child]
-        if child + 1 < size:
-            right = heap[child + 1]
-            if own[right, KEY] < own[low, KEY] or (own[right, KEY] == own[low, KEY] and right < low):
-                child += 1
-                low = right
-        if own[low, KEY] > key or (own[low, KEY] == key and low > sid):
+        low = e.heap[g, child]
+        if child + 1 < size and e.heap[g, child + 1] < low:
+            child += 1
+            low = e.heap[g, child]
+        if low > entry:
             break
-        heap[at] = low
-        own[low, HEAP_AT] = at
+        e.heap[g, at] = low
         at = child
-    heap[at] = sid
-    own[sid, HEAP_AT] = at
-
-
-@njit(cache=True)
-def _push(e, g, sid):
-    at = e.grp[g, G_HEAP]
-    e.heap[g, at] = sid
-    e.grp[g, G_HEAP] = at + 1
-    _sift_up(e.heap[g], e.own, at)
+    e.heap[g, at] = entry
 
 
 @njit(cache=True)
 def _drop(e, g, sid):
-    at = e.own[sid, HEAP_AT]
-    size = e.grp[g, G_HEAP] - 1
-    e.grp[g, G_HEAP] = size
-    e.own[sid, HEAP_AT] = -1
-    if at < size:
-        moved = e.heap[g, size]
-        e.heap[g, at] = moved
-        e.own[moved, HEAP_AT] = at
-        _sift_up(e.heap[g], e.own, at)
-        _sift_down(e.heap[g], e.own, size, e.own[moved, HEAP_AT])
+    """Take a member out of the heap: mostly the first; another is searched for and made the first."""
+    if member(e.heap[g, 0]) != sid:
+        at = 1
+        while member(e.heap[g, at]) != sid:
+            at += 1
+        while at > 0:
+            up = (at - 1) >> 1
+            e.heap[g, at] = e.heap[g, up]
+            at = up
+    _pop(e, g)
+
+
+@njit(cache=True, forceinline=True)
+def turn(e, g):
+    """The group takes a step."""
+    e.grp[g, G_STEP] += 1
+    at = e.grp[g, G_AT] + 1
+    e.grp[g, G_AT] = at if at < e.ctl[BLOCK_SIZE] else 0
 
 
 @njit(cache=True)
@@ -159,12 +168,13 @@ def schedule(e, g, sid):
     left = e.seq[sid, PROMPT] + e.own[sid, OUTPUT] - e.seq[sid, KNOWN]
     room = e.seq[sid, BLOCKS] * size - e.seq[sid, COMPUTED]
     e.own[sid, JOIN] = step
-    e.own[sid, KEY] = step + left
+    when = step + left
     if room < size:
-        _enter_bucket(e, g, sid, (step + room) % size)
+        at = e.grp[g, G_AT] + room
+        _enter_bucket(e, g, sid, at - size if at >= size else at)
     elif room < left:
-        e.own[sid, KEY] = step + room - room % size
-    _push(e, g, sid)
+        when = step + room - room % size
+    _push(e, g, when << SID_BITS | sid)
 
 
 @njit(cache=True)
@@ -236,7 +246,7 @@ def _compact(e, g, top):
     for i in range(top):
         e.stack_gap[g, i] = -e.stack_gap[g, i]
     for m in range(e.grp[g, G_HEAP]):
-        step = e.own[e.heap[g, m], JOIN]
+        step = e.own[member(e.heap[g, m]), JOIN]
         low, high = 0, top
         while low < high:
             mid = (low + high) >> 1
@@ -341,7 +351,7 @@ def steps_with_memory(e, g, free, headroom, most):
     members = e.grp[g, G_BUCKETED]
     if free - members * (most // size + 2) >= headroom:
         return most
-    step = e.grp[g, G_STEP]
+    at = e.grp[g, G_AT]
     if members * (most // size + 2) > free and free > 2 * members + headroom:
         # skip whole turns of the ring, of which each takes one block per member
         turns = (free - headroom) // members - 2
@@ -354,9 +364,10 @@ def steps_with_memory(e, g, free, headroom, most):
     else:
         skipped = 0
         left = free
-    k = skipped
+    k = skipped  # whole turns
     while True:
-        left -= e.bucket[g, (step + k) % size]
+        left -= e.bucket[g, at]
         k += 1
-        if k >= most or left - e.bucket[g, (step + k) % size] < headroom:
+        at = at + 1 if at + 1 < size else 0
+        if k >= most or left - e.bucket[g, at] < headroom:
             return k

@@ -51,7 +51,7 @@ from rota.contracts.serving import (
 )  # fmt: skip
 from rota.jit import njit
 from rota.mechanisms.simulator.blocks import lookup_prefix, new_claim
-from rota.mechanisms.simulator.decodes import settle
+from rota.mechanisms.simulator.decodes import member, settle
 from rota.mechanisms.simulator.pipeline import complete, launch, next_completion, prefill_available
 from rota.mechanisms.simulator.plans import apply, release_ghosts
 from rota.mechanisms.simulator.reference import state_ref_type
@@ -62,9 +62,9 @@ from rota.mechanisms.simulator.state import (
     CACHING,
     FLAGS,
     FRESH_PLAN,
+    G_AT,
     G_HEAP,
     G_N,
-    G_STEP,
     GHOSTS,
     LEFT,
     LOG_ON,
@@ -89,7 +89,7 @@ def settle_all(e):
     """Bring the columns of all members of the standing set up to date."""
     g = e.ctl[AVAIL]
     for i in range(e.grp[g, G_HEAP]):
-        settle(e, g, e.heap[g, i])
+        settle(e, g, member(e.heap[g, i]))
 
 
 @njit(cache=True)
@@ -135,7 +135,7 @@ def _prepare_view(e):
     ctl = e.ctl
     g = ctl[AVAIL]
     ctl[N_DECODE] = e.grp[g, G_N]
-    ctl[DECODE_NEED] = e.bucket[g, e.grp[g, G_STEP] % ctl[BLOCK_SIZE]]
+    ctl[DECODE_NEED] = e.bucket[g, e.grp[g, G_AT]]
     # rows must be up to date wherever the next step could be short of blocks
     chunks = ctl[MAX_STEP_TOKENS] // ctl[BLOCK_SIZE] + ctl[N_PREFILL] if ctl[N_PREFILL] > 0 else 0
     if ctl[FREE] - ctl[DECODE_NEED] <= 1 + chunks:

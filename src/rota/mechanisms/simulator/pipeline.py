@@ -8,7 +8,7 @@ from rota.contracts.columns import DECODE_FLAG, FLIGHT, IN_FLIGHT, N_WORK, PNEXT
 from rota.cost.kernel import CPU, CPU_SEQ, LAUNCH, SEND, SEND_TOKEN, noise_factor
 from rota.jit import njit
 from rota.mechanisms.simulator.account import device_seconds, note
-from rota.mechanisms.simulator.decodes import join, leave
+from rota.mechanisms.simulator.decodes import join, leave, member
 from rota.mechanisms.simulator.plans import rejoin_paused, works_at
 from rota.mechanisms.simulator.requests import free_ended
 from rota.mechanisms.simulator.state import (
@@ -69,7 +69,7 @@ def launch(e):
         take_decode_blocks(e, g)
         e.lane[slot, L_GROUP] = g
         for i in range(e.grp[g, G_HEAP]):
-            e.seq[e.heap[g, i], FLIGHT] = 1
+            e.seq[member(e.heap[g, i]), FLIGHT] = 1
         ctl[AVAIL] = _idle_group(e)
     e.lane[slot, L_WORK] = out[N_WORK]
     w = works
@@ -110,7 +110,7 @@ def complete(e, slot):
             commit_filled(e, g)
         ended = finish_due(e, g, now, False)
         for i in range(e.grp[g, G_HEAP]):
-            e.seq[e.heap[g, i], FLIGHT] = 0
+            e.seq[member(e.heap[g, i]), FLIGHT] = 0
         other = ctl[AVAIL]
         if e.grp[other, G_N] == 0:
             ctl[AVAIL] = g
@@ -119,7 +119,7 @@ def complete(e, slot):
                 g, other = other, g
                 ctl[AVAIL] = other
             while e.grp[g, G_HEAP] > 0:
-                sid = e.heap[g, 0]
+                sid = member(e.heap[g, 0])
                 leave(e, g, sid)
                 join(e, other, sid)
     for i in range(e.lane[slot, L_WORK]):

@@ -46,8 +46,8 @@ from rota.mechanisms.simulator.state import (
     CACHING,
     COMPRESS,
     FRESH_PLAN,
+    G_AT,
     G_N,
-    G_STEP,
     GHOST_CONTEXT,
     GHOSTS,
     LEFT,
@@ -206,7 +206,7 @@ def allocate(e, at):
                 ctl[FREE] -= more
     if out[DECODE_FLAG]:
         g = ctl[AVAIL]
-        need = e.bucket[g, e.grp[g, G_STEP] % ctl[BLOCK_SIZE]]
+        need = e.bucket[g, e.grp[g, G_AT]]
         if need > ctl[FREE]:
             ctl[BAD] = -1
             return 4

@@ -12,7 +12,8 @@ from numba import carray, types
 from numba.core import cgutils
 from numba.extending import NativeValue, intrinsic, models, overload_attribute, register_model, typeof_impl, unbox
 
-from rota.mechanisms.simulator.state import State
+from rota.contracts.columns import SEQ_COLUMNS, TIM_COLUMNS
+from rota.mechanisms.simulator.state import BLOCK_COLUMNS, GRP, LANE, LOG_COLUMNS, OWN_COLUMNS, TL_COLUMNS, State
 
 
 class StateRef(int):
@@ -49,7 +50,10 @@ def _entry(typingctx, ref, index):
 
     def codegen(context, builder, signature, args):
         pointer = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
-        return builder.load(builder.gep(pointer, [args[1]]))
+        word = builder.load(builder.gep(pointer, [args[1]]))
+        # compiled code never writes the table, so that words may stay in registers across stores to the arrays
+        word.set_metadata("invariant.load", builder.module.add_metadata([]))
+        return word
 
     return types.int64(state_ref_type, types.int64), codegen
 
@@ -72,16 +76,22 @@ _FLOATS_2 = ["tim", "stack_gap", "decode_table", "prefill_table", "timeline", "l
 
 def _attribute(name: str, dtype: type, dims: int) -> None:
     at = 4 * State._fields.index(name)
+    columns = _WIDTHS.get(name)
 
     @overload_attribute(StateRefType, name)
     def _get(e):
         if dims == 1:
             return lambda e: carray(_pointer(_entry(e, at)), (_entry(e, at + 1),), dtype)
+        if columns is not None:
+            return lambda e: carray(_pointer(_entry(e, at)), (_entry(e, at + 1), columns), dtype)
         if dims == 2:
             return lambda e: carray(_pointer(_entry(e, at)), (_entry(e, at + 1), _entry(e, at + 2)), dtype)
         return lambda e: carray(_pointer(_entry(e, at)), (_entry(e, at + 1), _entry(e, at + 2), _entry(e, at + 3)), dtype)
 
 
+#: Arrays of known width: the compiler then computes where a row is without multiplying.
+_WIDTHS = {"seq": SEQ_COLUMNS, "own": OWN_COLUMNS, "tim": TIM_COLUMNS, "grp": GRP, "lane": LANE, "block": BLOCK_COLUMNS,
+           "timeline": TL_COLUMNS, "log": LOG_COLUMNS, "table": 2, "host": 3, "host_table": 2}  # fmt: skip
 _KINDS = {name: (np.int64, 1) for name in _INTS_1} | {name: (np.int64, 2) for name in _INTS_2}
 _KINDS |= {name: (np.float64, 1) for name in _FLOATS_1} | {name: (np.float64, 2) for name in _FLOATS_2}
 _KINDS |= {"held": (np.int32, 2), "lane_work": (np.int64, 3)}
@@ -95,6 +105,7 @@ def bind(state: State) -> tuple[StateRef, np.ndarray]:
     for row, (name, array) in zip(table, state._asdict().items(), strict=True):
         dtype, dims = _KINDS[name]
         assert array.dtype == dtype and array.ndim == dims and array.flags.c_contiguous, name
+        assert name not in _WIDTHS or array.shape[1] == _WIDTHS[name], name
         row[0] = array.ctypes.data
         row[1 : 1 + dims] = array.shape
     return StateRef(table.ctypes.data), table

@@ -19,9 +19,10 @@ from rota.results.run import TBT_BINS
 from rota.workload.trace import Trace
 
 # private per-request columns, int64
-(OUTPUT, JOIN, KEY, HEAP_AT, BUCKET, B_NEXT, B_PREV, SLOT, COMMITTED, RECOMPUTED, CACHED, CHILD, SIBLING, LEVEL, MARK, FRESH,
- REPLICA, ADMITTED, LOADING) = range(19)  # fmt: skip
-OWN_COLUMNS = 19
+# (those that every request uses come first, so that they share cache lines)
+(OUTPUT, JOIN, BUCKET, FRESH, MARK, ADMITTED, LOADING, LEVEL, B_NEXT, B_PREV, SLOT, COMMITTED, RECOMPUTED, CACHED, CHILD, SIBLING,
+ REPLICA) = range(17)  # fmt: skip
+OWN_COLUMNS = 17
 # private entries of ctl, after the public ones; WATCH: stop when so many dependent requests are due (0: never)
 (IN_HEAD, IN_TAIL, WAIT_TAIL, PRE_TAIL, AVAIL, LEFT, DONE, CACHING, PEAK, EVENTS, PLANS, STEPS, LOG_ON, LOG_ROWS, BAD, SERIAL,
  COMPRESS, N_REL, TAKE_REL, N_PAUSED, GHOSTS, GHOST_CONTEXT, LAST_FINISHED, FREE_FIRST, FREE_LAST, SLOTS_FREE, LEVELS,
@@ -31,8 +32,11 @@ OWN_COLUMNS = 19
 # RELOAD: seconds that the next step takes longer because KV comes back from host memory; RELOAD_BLOCK: of one block
 NOW, UNTIL, WAKE_AT, TL_WIDTH, NEXT_EVENT, RELOAD, RELOAD_BLOCK = range(7)
 # entries of grp, int64 (groups, GRP): the standing set (AVAIL) and, with pipeline parallelism, the sets in flight
-G_N, G_STEP, G_CONTEXT, G_HEAP, G_STACK, G_FRESH, G_BUCKETED, G_NUMBER, G_SHARED = range(9)
-GRP = 9
+# (G_AT: the step modulo the block size, which is the bucket whose members need a block in the next step)
+G_N, G_STEP, G_CONTEXT, G_HEAP, G_STACK, G_FRESH, G_BUCKETED, G_NUMBER, G_SHARED, G_AT = range(10)
+GRP = 10
+#: A heap entry is the step at which a member is due, shifted by so many bits, and its sid: entries compare as (step, sid) do.
+SID_BITS = 28
 # entries of lane, int64 (lanes, LANE): steps in flight
 L_GROUP, L_WORK, L_LO, L_HI, L_ACTIVE, L_LEFT = range(6)
 LANE = 6

@@ -33,14 +33,17 @@ from rota.mechanisms.simulator.blocks import commit, grow
 from rota.mechanisms.simulator.decodes import (
     count_gaps,
     count_reader,
+    due,
     gap_bin,
     join,
     leave,
+    member,
     record_gap,
     schedule,
     series,
     steps_with_memory,
     steps_within,
+    turn,
 )
 from rota.mechanisms.simulator.plans import allocate, blocks_for, rejoin_paused, works_at
 from rota.mechanisms.simulator.queues import unlink_prefill
@@ -58,6 +61,8 @@ from rota.mechanisms.simulator.state import (
     CACHING,
     FLAGS,
     FRESH,
+    G_AT,
+    G_BUCKETED,
     G_CONTEXT,
     G_FRESH,
     G_HEAP,
@@ -67,7 +72,6 @@ from rota.mechanisms.simulator.state import (
     GHOST_CONTEXT,
     GHOSTS,
     JOIN,
-    KEY,
     LAST_FINISHED,
     LEFT,
     N_ENDING,
@@ -84,8 +88,7 @@ from rota.mechanisms.simulator.state import (
 @njit(cache=True)
 def take_decode_blocks(e, g):
     """Blocks that the group's next step needs; with a prefix cache also those it fills."""
-    size = e.ctl[BLOCK_SIZE]
-    at = e.grp[g, G_STEP] % size
+    at = e.grp[g, G_AT]
     if e.ctl[CACHING]:
         sid = e.bucket_head[g, at]
         while sid >= 0:
@@ -98,7 +101,7 @@ def take_decode_blocks(e, g):
 @njit(cache=True)
 def commit_filled(e, g):
     """After a step: members whose next token needs a new block have filled their last one."""
-    sid = e.bucket_head[g, e.grp[g, G_STEP] % e.ctl[BLOCK_SIZE]]
+    sid = e.bucket_head[g, e.grp[g, G_AT]]
     while sid >= 0:
         commit(e, sid, e.seq[sid, BLOCKS] * e.ctl[BLOCK_SIZE], False)
         sid = e.own[sid, B_NEXT]
@@ -109,8 +112,8 @@ def finish_due(e, g, now, padded):
     """End the members whose last token was emitted; place those anew that begin to need blocks. Returns how many ended."""
     ended = 0
     step = e.grp[g, G_STEP]
-    while e.grp[g, G_HEAP] > 0 and e.own[e.heap[g, 0], KEY] <= step:
-        sid = e.heap[g, 0]
+    while e.grp[g, G_HEAP] > 0 and due(e.heap[g, 0]) <= step:
+        sid = member(e.heap[g, 0])
         leave(e, g, sid)
         if e.seq[sid, KNOWN] == e.seq[sid, PROMPT] + e.own[sid, OUTPUT]:
             finish(e, sid, now, padded)
@@ -128,7 +131,7 @@ def emit_group(e, g, now):
     """Every member of the group has taken one token, at `now`."""
     n = e.grp[g, G_N]
     fresh = e.grp[g, G_FRESH]
-    e.grp[g, G_STEP] += 1
+    turn(e, g)
     e.grp[g, G_CONTEXT] += n
     gap = now - e.last[g]
     if n > fresh:
@@ -236,7 +239,7 @@ def _stretch(e, limit):
     members = e.grp[g, G_N]
     rows = members + ctl[GHOSTS]
     step = e.grp[g, G_STEP]
-    most = min(ctl[LEFT], e.own[e.heap[g, 0], KEY] - step)
+    most = min(ctl[LEFT], due(e.heap[g, 0]) - step)
     most = steps_with_memory(e, g, ctl[FREE], out[HEADROOM], most)
     start = e.flt[NOW]
     now = start
@@ -267,15 +270,18 @@ def _stretch(e, limit):
     if ctl[CACHING]:
         for _ in range(done):
             take_decode_blocks(e, g)
-            e.grp[g, G_STEP] += 1
+            turn(e, g)
             commit_filled(e, g)
     else:
         turns = done // size
-        used = turns * e.grp[g, 6]
-        for i in range(turns * size, done):
-            used += e.bucket[g, (step + i) % size]
+        used = turns * e.grp[g, G_BUCKETED]
+        at = e.grp[g, G_AT]
+        for _ in range(done - turns * size):
+            used += e.bucket[g, at]
+            at = at + 1 if at + 1 < size else 0
         ctl[FREE] -= used
         e.grp[g, G_STEP] += done
+        e.grp[g, G_AT] = at
     e.grp[g, G_CONTEXT] += members * done
     ctl[GHOST_CONTEXT] += ctl[GHOSTS] * done
     record_gap(e, g, longest)
@@ -305,12 +311,12 @@ def still_holds(e, flags):
     if out[DECODE_FLAG]:
         if e.grp[g, G_N] == 0 and out[N_WORK] == 0:
             return False
-        if ctl[FREE] - e.bucket[g, e.grp[g, G_STEP] % ctl[BLOCK_SIZE]] < out[HEADROOM]:
+        if ctl[FREE] - e.bucket[g, e.grp[g, G_AT]] < out[HEADROOM]:
             return False
     if out[N_WORK] == 0:
-        return ctl[FREE] >= e.bucket[g, e.grp[g, G_STEP] % ctl[BLOCK_SIZE]]
+        return ctl[FREE] >= e.bucket[g, e.grp[g, G_AT]]
     at = works_at(out)
-    need = e.bucket[g, e.grp[g, G_STEP] % ctl[BLOCK_SIZE]] if out[DECODE_FLAG] else 0
+    need = e.bucket[g, e.grp[g, G_AT]] if out[DECODE_FLAG] else 0
     for _ in range(out[N_WORK]):
         sid = out[at]
         if out[at + 4] > 0 or seq[sid, KNOWN] - seq[sid, COMPUTED] < out[at + 1]:
