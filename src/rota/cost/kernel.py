@@ -28,7 +28,7 @@ def pack(tables: StepTables, seed: int = 0) -> NDArray[np.float64]:
     ], dtype=np.float64)  # fmt: skip
 
 
-@njit(cache=True, forceinline=True)
+@njit(_nrt=False, cache=True, forceinline=True)
 def lookup(table, n):
     """`table[n]`, with the last slope going on beyond its end."""
     last = table.size - 1
@@ -37,7 +37,7 @@ def lookup(table, n):
     return table[last] + (n - last) * (table[last] - table[last - 1])
 
 
-@njit(cache=True)
+@njit(_nrt=False, cache=True, forceinline=True)
 def decode_attention(cp, decode_table, n, context, shared):
     """Seconds of one layer's decode attention of `n` sequences whose contexts sum to `context`.
 
@@ -56,7 +56,7 @@ def decode_attention(cp, decode_table, n, context, shared):
     return cp[D_FLOOR] + (max(read, cp[P_FLOP] * context) if shared > 0 else read)
 
 
-@njit(cache=True)
+@njit(_nrt=False, cache=True, forceinline=True)
 def prefill_attention(cp, prefill_table, prefill_long, m, tokens, area, context, squares, past):
     """Seconds of one layer's prefill attention of `m` prompts.
 
@@ -80,7 +80,7 @@ def prefill_attention(cp, prefill_table, prefill_long, m, tokens, area, context,
     return cp[P_FLOOR] + math.sqrt(compute * compute + moved * moved)
 
 
-@njit(cache=True, forceinline=True)
+@njit(_nrt=False, cache=True, forceinline=True)
 def noise_factor(cp, step):
     """Multiplicative noise of step number `step`: a function of the seed and the step only, so every mode sees the same."""
     if cp[NOISE] == 0.0:
@@ -101,7 +101,7 @@ def noise_factor(cp, step):
     return math.exp(cp[NOISE] * math.sqrt(-2.0 * math.log(u)) * math.cos(2.0 * math.pi * v))
 
 
-@njit(cache=True)
+@njit(_nrt=False, cache=True)
 def decode_segment(cp, layer, head, decode_table, n, context, shared, step):
     """Step times of a decode-only stretch as an arithmetic series: (first, slope, length), seconds, seconds, steps.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from rota.contracts.columns import COMPUTED, FREE, KNOWN, N_LAYERS, N_WAITING, N_WORK, TOTAL_BLOCKS, WORK_SIZE
-from rota.cost.kernel import KV_SCALE, decode_attention, lookup, prefill_attention
+from rota.cost.kernel import KIND, KV_SCALE, decode_attention, lookup, prefill_attention
+from rota.cost.tables import TABLE
 from rota.jit import njit
 from rota.mechanisms.simulator.state import (
     A_AREA,
@@ -25,7 +26,7 @@ from rota.mechanisms.simulator.state import (
 )
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def device_seconds(e, rows, context, shared, works):
     """(layers, head, prompt tokens, sequences) of the step in `out`: seconds of all layers and of the output head; accumulates totals.
 
@@ -43,6 +44,7 @@ def device_seconds(e, rows, context, shared, works):
     lo = 0
     hi = layers
     scale = int(cp[KV_SCALE])
+    tables = cp[KIND] == TABLE
     at = works
     for _ in range(m):
         sid = out[at]
@@ -57,7 +59,8 @@ def device_seconds(e, rows, context, shared, works):
         area += count * past + 0.5 * count * (count + 1.0)
         pcontext += past + count
         squares += float(count) * count
-        past_sum += (past + scale - 1) // scale * scale
+        if tables:
+            past_sum += (past + scale - 1) // scale * scale
         at += WORK_SIZE
     decode_s = decode_attention(cp, e.decode_table, rows, context, shared)
     prefill_s = prefill_attention(cp, e.prefill_table, e.prefill_long, m, tokens, area, pcontext, squares, past_sum)
@@ -78,7 +81,7 @@ def device_seconds(e, rows, context, shared, works):
     return seconds, lookup(e.head, emitted), tokens, rows + m
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def note(e, start, end, decodes, tokens, steps):
     """Timeline, and the log if it is on."""
     ctl = e.ctl

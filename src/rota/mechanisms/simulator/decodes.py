@@ -48,7 +48,7 @@ _LOG_STEP = math.log(TBT_STEP)
 _LOG_MIN = math.log(TBT_MIN)
 
 
-@njit(cache=True, forceinline=True)
+@njit(cache=True, forceinline=True, _nrt=False)
 def gap_bin(gap):
     """Histogram bin of a token gap."""
     if gap <= TBT_MIN:
@@ -56,19 +56,19 @@ def gap_bin(gap):
     return min(TBT_BINS - 1, int((math.log(gap) - _LOG_MIN) / _LOG_STEP))
 
 
-@njit(cache=True, forceinline=True)
+@njit(cache=True, forceinline=True, _nrt=False)
 def member(entry):
     """The sequence of a heap entry."""
     return entry & ((1 << SID_BITS) - 1)
 
 
-@njit(cache=True, forceinline=True)
+@njit(cache=True, forceinline=True, _nrt=False)
 def due(entry):
     """The step of a heap entry: there the member finishes, or begins to need blocks."""
     return entry >> SID_BITS
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def _push(e, g, entry):
     at = e.grp[g, G_HEAP]
     e.grp[g, G_HEAP] = at + 1
@@ -82,7 +82,7 @@ def _push(e, g, entry):
     e.heap[g, at] = entry
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def _pop(e, g):
     """Take the first entry out of the heap."""
     size = e.grp[g, G_HEAP] - 1
@@ -104,7 +104,7 @@ def _pop(e, g):
     e.heap[g, at] = entry
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def _drop(e, g, sid):
     """Take a member out of the heap: mostly the first; another is searched for and made the first."""
     if member(e.heap[g, 0]) != sid:
@@ -118,7 +118,7 @@ def _drop(e, g, sid):
     _pop(e, g)
 
 
-@njit(cache=True, forceinline=True)
+@njit(cache=True, forceinline=True, _nrt=False)
 def turn(e, g):
     """The group takes a step."""
     e.grp[g, G_STEP] += 1
@@ -126,7 +126,7 @@ def turn(e, g):
     e.grp[g, G_AT] = at if at < e.ctl[BLOCK_SIZE] else 0
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def _enter_bucket(e, g, sid, at):
     e.own[sid, BUCKET] = at
     e.bucket[g, at] += 1
@@ -142,7 +142,7 @@ def _enter_bucket(e, g, sid, at):
         e.bucket_tail[g, at] = sid
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def _leave_bucket(e, g, sid):
     at = e.own[sid, BUCKET]
     e.own[sid, BUCKET] = -1
@@ -160,7 +160,7 @@ def _leave_bucket(e, g, sid):
             e.bucket_tail[g, at] = before
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def schedule(e, g, sid):
     """Place a member, whose columns are up to date, into the heap and the buckets."""
     step = e.grp[g, G_STEP]
@@ -177,7 +177,7 @@ def schedule(e, g, sid):
     _push(e, g, when << SID_BITS | sid)
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def count_reader(e, g, sid, by):
     """With shared attention: a member begins (1) or ceases (-1) to read the blocks of its prompt; G_SHARED is what others read for it."""
     if e.readers.shape[1] == 0:
@@ -196,7 +196,7 @@ def count_reader(e, g, sid, by):
     e.grp[g, G_SHARED] += by * twice
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def join(e, g, sid):
     """A sequence whose prompt is complete (or that was paused) becomes a member; its last token came at LAST_TOKEN."""
     last = e.tim[sid, LAST_TOKEN]
@@ -214,7 +214,7 @@ def join(e, g, sid):
         e.grp[g, G_FRESH] += 1
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def _largest_gap_since(e, g, step):
     """Largest gap among the group's steps after number `step`."""
     low, high = 0, e.grp[g, G_STACK]
@@ -227,7 +227,7 @@ def _largest_gap_since(e, g, step):
     return e.stack_gap[g, low] if low < e.grp[g, G_STACK] else 0.0
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def record_gap(e, g, gap):
     """Remember that the steps up to the group's present one had gaps of at most `gap`."""
     top = e.grp[g, G_STACK]
@@ -240,7 +240,7 @@ def record_gap(e, g, gap):
     e.grp[g, G_STACK] = top + 1
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def _compact(e, g, top):
     """Forget entries that no member's join can ask for: at most one per member remains."""
     for i in range(top):
@@ -265,7 +265,7 @@ def _compact(e, g, top):
     return kept
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def settle(e, g, sid):
     """Bring a member's own columns up to date with the group's step count."""
     gained = e.grp[g, G_STEP] - e.own[sid, JOIN]
@@ -282,7 +282,7 @@ def settle(e, g, sid):
         e.own[sid, JOIN] = e.grp[g, G_STEP]
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def leave(e, g, sid):
     """Take a member out, its columns up to date."""
     settle(e, g, sid)
@@ -302,7 +302,7 @@ def leave(e, g, sid):
         e.grp[g, G_FRESH] = n - 1
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def steps_within(first, slope, most, seconds):
     """Fewest steps, 1 to `most`, of the series first, first + slope, ... that together last at least `seconds`."""
     if slope == 0.0:
@@ -318,13 +318,13 @@ def steps_within(first, slope, most, seconds):
     return m
 
 
-@njit(cache=True, forceinline=True)
+@njit(cache=True, forceinline=True, _nrt=False)
 def series(first, slope, m):
     """Sum of the first m terms."""
     return m * first + slope * (0.5 * m * (m - 1))
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def count_gaps(hist, first, slope, m, n):
     """Count the gaps of `n` sequences over `m` steps of an arithmetic series."""
     low = gap_bin(first)
@@ -344,7 +344,7 @@ def count_gaps(hist, first, slope, m, n):
         hist[high] += n * (m - done)
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def steps_with_memory(e, g, free, headroom, most):
     """Steps, 1 to `most`, after each of which the next still leaves `headroom` blocks; the first is taken as checked."""
     size = e.ctl[BLOCK_SIZE]

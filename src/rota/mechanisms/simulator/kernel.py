@@ -84,7 +84,7 @@ NEED_PLAN, REACHED, ALL_DONE, STUCK, LOG_FULL, PAUSED = range(6)
 RULE = 100
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def settle_all(e):
     """Bring the columns of all members of the standing set up to date."""
     g = e.ctl[AVAIL]
@@ -114,7 +114,7 @@ def held_table(e):
     return table[:n]
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def _refresh_reusable(e):
     """Fill in REUSABLE and IDLE_HITS of the sequences at the head of the queue that one step could admit."""
     claim = new_claim(e)
@@ -130,7 +130,7 @@ def _refresh_reusable(e):
         sid = e.seq[sid, NEXT]
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def _prepare_view(e):
     ctl = e.ctl
     g = ctl[AVAIL]
@@ -144,7 +144,7 @@ def _prepare_view(e):
         _refresh_reusable(e)
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def advance(e):
     """Run until a plan is needed (NEED_PLAN), all is done, nothing can ever happen (STUCK), or time reaches UNTIL (REACHED).
 
@@ -193,7 +193,7 @@ def advance(e):
         return NEED_PLAN
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def _advance_pipeline(e):
     """`advance` with pipeline stages: plans start when the first stage is free and fewer steps than stages are in flight."""
     ctl, flt = e.ctl, e.flt

@@ -56,11 +56,12 @@ from rota.mechanisms.simulator.state import (
     N_PAUSED,
     NOW,
     PLANS,
+    REQUESTS,
     SERIAL,
 )
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def release_ghosts(e):
     """The padded batch is over: its finished rows give up their seats and blocks."""
     for i in range(e.ctl[GHOSTS]):
@@ -70,13 +71,13 @@ def release_ghosts(e):
     e.ctl[GHOST_CONTEXT] = 0
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def blocks_for(e, tokens):
     size = e.ctl[BLOCK_SIZE]
     return (tokens + size - 1) // size
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def apply(e):
     """Check the plan in `out` and change queues and blocks as it says. 0, or the number of the broken rule (BAD holds the sequence)."""
     ctl, seq, own, out = e.ctl, e.seq, e.own, e.out
@@ -84,7 +85,7 @@ def apply(e):
     ctl[PLANS] += 1
     ctl[SERIAL] += 1
     serial = ctl[SERIAL]
-    n = seq.shape[0]
+    n = ctl[REQUESTS]
     if ctl[GHOSTS] > 0 and out[PADDED] == 0:
         release_ghosts(e)
     at = HEADER
@@ -182,7 +183,7 @@ def apply(e):
     return allocate(e, works)
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def allocate(e, at):
     """Take the KV blocks of the next step: the standing set's first, then each work item's. 0, or 4."""
     ctl, seq, own, out = e.ctl, e.seq, e.own, e.out
@@ -213,13 +214,13 @@ def allocate(e, at):
     return 0
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def rejoin_paused(e):
     for i in range(e.ctl[N_PAUSED]):
         join(e, e.ctl[AVAIL], e.paused[i])
     e.ctl[N_PAUSED] = 0
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def works_at(out):
     return HEADER + out[N_EVICT] + out[N_REJECT] + out[N_PAUSE]

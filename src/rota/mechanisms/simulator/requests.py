@@ -33,12 +33,12 @@ from rota.mechanisms.simulator.state import (
 )
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def _release_earlier(e, a, b):
     return e.tim[a, ARRIVED] < e.tim[b, ARRIVED] or (e.tim[a, ARRIVED] == e.tim[b, ARRIVED] and a < b)
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def push_release(e, sid):
     """A dependent request becomes due at ARRIVED: into the heap of releases."""
     at = e.ctl[N_REL]
@@ -52,7 +52,7 @@ def push_release(e, sid):
     e.rel[at] = sid
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def pop_release(e):
     """The earliest due dependent request."""
     first = e.rel[0]
@@ -75,7 +75,7 @@ def pop_release(e):
     return first
 
 
-@njit(cache=True, forceinline=True)
+@njit(cache=True, forceinline=True, _nrt=False)
 def next_arrival(e):
     """Time of the next arrival that the engine has not taken in, or infinity."""
     at = math.inf
@@ -86,7 +86,7 @@ def next_arrival(e):
     return at
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def deliver(e):
     """Put everything that has arrived by now into the queue, in order of arrival (requests of the trace first on a tie)."""
     ctl = e.ctl
@@ -107,7 +107,7 @@ def deliver(e):
             ctl[N_ARRIVED] += 1
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def end(e, sid, now):
     """The request is over (finished or rejected): release those that wait for it."""
     e.ctl[DONE] += 1
@@ -120,7 +120,7 @@ def end(e, sid, now):
         child = e.own[child, SIBLING]
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def free_blocks(e, sid):
     if e.ctl[CACHING]:
         commit(e, sid, e.seq[sid, COMPUTED], e.seq[sid, PHASE] != FINISHED)
@@ -130,7 +130,7 @@ def free_blocks(e, sid):
     e.seq[sid, BLOCKS] = 0
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def finish(e, sid, now, padded):
     """A running sequence, in no group, has emitted its last token."""
     e.tim[sid, FINISHED_AT] = now
@@ -152,7 +152,7 @@ def finish(e, sid, now, padded):
     end(e, sid, now)
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def free_ended(e):
     """Give back the blocks of those that ended in this step, in order of admission: with a prefix cache the order matters."""
     n = e.ctl[N_ENDING]
@@ -168,7 +168,7 @@ def free_ended(e):
     e.ctl[N_ENDING] = 0
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def evict(e, sid):
     """Drop a sequence's KV and put it back into the queue; its generated tokens stay known."""
     if e.seq[sid, PHASE] == DECODE:

@@ -27,7 +27,7 @@ OWN_COLUMNS = 17
 (IN_HEAD, IN_TAIL, WAIT_TAIL, PRE_TAIL, AVAIL, LEFT, DONE, CACHING, PEAK, EVENTS, PLANS, STEPS, LOG_ON, LOG_ROWS, BAD, SERIAL,
  COMPRESS, N_REL, TAKE_REL, N_PAUSED, GHOSTS, GHOST_CONTEXT, LAST_FINISHED, FREE_FIRST, FREE_LAST, SLOTS_FREE, LEVELS,
  BUDGET, FRESH_PLAN, WATCH, FLAGS, ADMISSIONS, N_ENDING, FOLLOWS, N_ARRIVED, N_FINISHED, N_PINS,
- EVICTIONS) = range(24, 62)  # fmt: skip
+ EVICTIONS, REQUESTS) = range(24, 63)  # fmt: skip
 # entries of flt
 # RELOAD: seconds that the next step takes longer because KV comes back from host memory; RELOAD_BLOCK: of one block
 NOW, UNTIL, WAKE_AT, TL_WIDTH, NEXT_EVENT, RELOAD, RELOAD_BLOCK = range(7)
@@ -180,7 +180,7 @@ def new_state(
         (col.FREE, engine.blocks), (col.TOTAL_BLOCKS, engine.blocks), (col.BLOCK_SIZE, size), (col.MAX_SEQS, max_seqs),
         (col.MAX_STEP_TOKENS, max_step_tokens), (col.MAX_LEN, engine.max_len), (col.N_LAYERS, engine.tables.n_layers),
         (col.STAGES, pp), (CACHING, caching), (COMPRESS, compress), (LOG_ON, log), (FREE_FIRST, -1), (FREE_LAST, -1),
-        (LEVELS, len(shared["levels"]) if priority else 0), (FOLLOWS, follows),
+        (LEVELS, len(shared["levels"]) if priority else 0), (FOLLOWS, follows), (REQUESTS, n),
     ):  # fmt: skip
         ctl[at] = value
     flt = np.zeros(8)

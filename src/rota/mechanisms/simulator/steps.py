@@ -85,7 +85,7 @@ from rota.mechanisms.simulator.state import (
 )
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def take_decode_blocks(e, g):
     """Blocks that the group's next step needs; with a prefix cache also those it fills."""
     at = e.grp[g, G_AT]
@@ -98,7 +98,7 @@ def take_decode_blocks(e, g):
         e.ctl[FREE] -= e.bucket[g, at]
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def commit_filled(e, g):
     """After a step: members whose next token needs a new block have filled their last one."""
     sid = e.bucket_head[g, e.grp[g, G_AT]]
@@ -107,7 +107,7 @@ def commit_filled(e, g):
         sid = e.own[sid, B_NEXT]
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def finish_due(e, g, now, padded):
     """End the members whose last token was emitted; place those anew that begin to need blocks. Returns how many ended."""
     ended = 0
@@ -126,7 +126,7 @@ def finish_due(e, g, now, padded):
     return ended
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def emit_group(e, g, now):
     """Every member of the group has taken one token, at `now`."""
     n = e.grp[g, G_N]
@@ -152,7 +152,7 @@ def emit_group(e, g, now):
     e.last[g] = now
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def advance_work(e, sid, count, lo, hi, now, padded):
     """A work item's step is done. Returns 1 if the prompt is complete, 2 if the request is."""
     seq = e.seq
@@ -183,7 +183,7 @@ def advance_work(e, sid, count, lo, hi, now, padded):
     return 1
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def _one_step(e):
     """Run one step (no pipeline). Returns flags: 1 a request ended, 2 a prompt was completed."""
     ctl, out, cp = e.ctl, e.out, e.cp
@@ -231,7 +231,7 @@ def _one_step(e):
     return (1 if ended > 0 else 0) | (2 if completed > 0 else 0)
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def _stretch(e, limit):
     """Cross decode-only steps until something happens, at most to the first step that ends at or after `limit`. Flags as `_one_step`."""
     ctl, out, cp, acc = e.ctl, e.out, e.cp, e.acc
@@ -295,7 +295,7 @@ def _stretch(e, limit):
     return 1 if ended > 0 else 0
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def still_holds(e, flags):
     """Whether the plan may run again as it is (its work is then allocated)."""
     ctl, seq, out = e.ctl, e.seq, e.out
@@ -328,7 +328,7 @@ def still_holds(e, flags):
     return allocate(e, works_at(out)) == 0
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def execute(e):
     """Run the standing plan once: a step or a stretch."""
     ctl, out = e.ctl, e.out

@@ -49,7 +49,7 @@ def compile_twin(function: Twin) -> Twin:
     return compiled
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def begin_plan(out: Ints, decode: int, repeat: int, wake: int, headroom: int) -> None:
     """A plan without work, evictions, rejections or pauses."""
     out[DECODE_FLAG] = decode
@@ -63,7 +63,7 @@ def begin_plan(out: Ints, decode: int, repeat: int, wake: int, headroom: int) ->
     out[N_WORK] = 0
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def put_work(out: Ints, at: int, sid: int, tokens: int, reserve_to: int) -> int:
     """Append a work item over all layers at `at`; returns where the next one goes."""
     out[N_WORK] += 1
@@ -75,7 +75,7 @@ def put_work(out: Ints, at: int, sid: int, tokens: int, reserve_to: int) -> int:
     return at + WORK_SIZE
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def reject_only(out: Ints, sid: int) -> None:
     """A plan that takes no time: reject, and be asked again."""
     begin_plan(out, 0, 1, ARRIVAL | FINISH, 0)
@@ -131,7 +131,7 @@ def make_room(seq: Ints, tim: Floats, ctl: Ints, out: Ints) -> tuple[int, int]:
     return decodes, free
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def is_evicted(out: Ints, sid: int) -> bool:
     """Whether the plan evicts a sequence."""
     found = False
