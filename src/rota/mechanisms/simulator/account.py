@@ -26,7 +26,7 @@ from rota.mechanisms.simulator.state import (
 )
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False)
 def device_seconds(e, rows, context, shared, works):
     """(layers, head, prompt tokens, sequences) of the step in `out`: seconds of all layers and of the output head; accumulates totals.
 
@@ -64,11 +64,18 @@ def device_seconds(e, rows, context, shared, works):
         at += WORK_SIZE
     decode_s = decode_attention(cp, e.decode_table, rows, context, shared)
     prefill_s = prefill_attention(cp, e.prefill_table, e.prefill_long, m, tokens, area, pcontext, squares, past_sum)
-    span = hi - lo if m > 0 else 0
-    seconds = span * (lookup(e.layer, rows + tokens) + decode_s + prefill_s)
-    if span < layers:
+    if hi - lo == layers and m > 0:
+        seconds = layers * (lookup(e.layer, rows + tokens) + decode_s + prefill_s)
+        part = 1.0
+        expert = layers * lookup(e.expert, rows + tokens)
+        passes = layers
+    else:
+        span = hi - lo if m > 0 else 0
+        seconds = span * (lookup(e.layer, rows + tokens) + decode_s + prefill_s)
         seconds += (layers - span) * (lookup(e.layer, rows) + decode_s)
-    part = span / layers
+        part = span / layers
+        expert = span * lookup(e.expert, rows + tokens) + (layers - span) * lookup(e.expert, rows)
+        passes = layers if rows > 0 else span
     acc[A_STEPS] += 1
     acc[A_DECODE] += rows
     acc[A_PREFILL] += tokens * part
@@ -76,12 +83,12 @@ def device_seconds(e, rows, context, shared, works):
     acc[A_SHARED] += shared
     acc[A_AREA] += area * part
     acc[A_PCONTEXT] += pcontext * part
-    acc[A_EXPERT] += span * lookup(e.expert, rows + tokens) + (layers - span) * lookup(e.expert, rows)
-    acc[A_PASSES] += layers if rows > 0 else span
+    acc[A_EXPERT] += expert
+    acc[A_PASSES] += passes
     return seconds, lookup(e.head, emitted), tokens, rows + m
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False)
 def note(e, start, end, decodes, tokens, steps):
     """Timeline, and the log if it is on."""
     ctl = e.ctl

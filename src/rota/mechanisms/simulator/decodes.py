@@ -68,7 +68,7 @@ def due(entry):
     return entry >> SID_BITS
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False)
 def _push(e, g, entry):
     at = e.grp[g, G_HEAP]
     e.grp[g, G_HEAP] = at + 1
@@ -160,7 +160,7 @@ def _leave_bucket(e, g, sid):
             e.bucket_tail[g, at] = before
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False)
 def schedule(e, g, sid):
     """Place a member, whose columns are up to date, into the heap and the buckets."""
     step = e.grp[g, G_STEP]
@@ -177,7 +177,7 @@ def schedule(e, g, sid):
     _push(e, g, when << SID_BITS | sid)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False)
 def count_reader(e, g, sid, by):
     """With shared attention: a member begins (1) or ceases (-1) to read the blocks of its prompt; G_SHARED is what others read for it."""
     if e.readers.shape[1] == 0:
@@ -227,7 +227,7 @@ def _largest_gap_since(e, g, step):
     return e.stack_gap[g, low] if low < e.grp[g, G_STACK] else 0.0
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False)
 def record_gap(e, g, gap):
     """Remember that the steps up to the group's present one had gaps of at most `gap`."""
     top = e.grp[g, G_STACK]
@@ -265,7 +265,7 @@ def _compact(e, g, top):
     return kept
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False)
 def settle(e, g, sid):
     """Bring a member's own columns up to date with the group's step count."""
     gained = e.grp[g, G_STEP] - e.own[sid, JOIN]

@@ -130,7 +130,7 @@ def _refresh_reusable(e):
         sid = e.seq[sid, NEXT]
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False)
 def _prepare_view(e):
     ctl = e.ctl
     g = ctl[AVAIL]

@@ -71,7 +71,7 @@ def release_ghosts(e):
     e.ctl[GHOST_CONTEXT] = 0
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False)
 def blocks_for(e, tokens):
     size = e.ctl[BLOCK_SIZE]
     return (tokens + size - 1) // size
@@ -221,6 +221,6 @@ def rejoin_paused(e):
     e.ctl[N_PAUSED] = 0
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False)
 def works_at(out):
     return HEADER + out[N_EVICT] + out[N_REJECT] + out[N_PAUSE]

@@ -22,7 +22,7 @@ from rota.jit import njit
 from rota.mechanisms.simulator.state import LEVEL, LEVELS, PRE_TAIL, WAIT_TAIL
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False)
 def _insert_waiting(e, sid, after):
     """Link `sid` into the queue behind `after` (-1: at the head)."""
     ctl, seq = e.ctl, e.seq
@@ -51,7 +51,7 @@ def _level_tail(e, level):
     return -1
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False)
 def enqueue(e, sid, evicted):
     """Put an arrival or an evicted sequence where the queue's order wants it."""
     if e.ctl[LEVELS] == 0:
@@ -76,7 +76,7 @@ def enqueue(e, sid, evicted):
     _insert_waiting(e, sid, after)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False)
 def unlink_waiting(e, sid):
     ctl, seq = e.ctl, e.seq
     before, after = seq[sid, PREV], seq[sid, NEXT]
@@ -94,7 +94,7 @@ def unlink_waiting(e, sid):
     ctl[N_WAITING] -= 1
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False)
 def link_running(e, sid):
     ctl, seq = e.ctl, e.seq
     tail = ctl[RUN_TAIL]
@@ -117,7 +117,7 @@ def link_running(e, sid):
     ctl[N_PREFILL] += 1
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False)
 def unlink_running(e, sid):
     ctl, seq = e.ctl, e.seq
     before, after = seq[sid, PREV], seq[sid, NEXT]
@@ -132,7 +132,7 @@ def unlink_running(e, sid):
     ctl[N_RUNNING] -= 1
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False)
 def unlink_prefill(e, sid):
     ctl, seq = e.ctl, e.seq
     before, after = seq[sid, PPREV], seq[sid, PNEXT]

@@ -86,7 +86,7 @@ def next_arrival(e):
     return at
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False)
 def deliver(e):
     """Put everything that has arrived by now into the queue, in order of arrival (requests of the trace first on a tie)."""
     ctl = e.ctl
@@ -107,7 +107,7 @@ def deliver(e):
             ctl[N_ARRIVED] += 1
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False)
 def end(e, sid, now):
     """The request is over (finished or rejected): release those that wait for it."""
     e.ctl[DONE] += 1
@@ -120,7 +120,7 @@ def end(e, sid, now):
         child = e.own[child, SIBLING]
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False)
 def free_blocks(e, sid):
     if e.ctl[CACHING]:
         commit(e, sid, e.seq[sid, COMPUTED], e.seq[sid, PHASE] != FINISHED)

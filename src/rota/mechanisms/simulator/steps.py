@@ -85,7 +85,7 @@ from rota.mechanisms.simulator.state import (
 )
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False)
 def take_decode_blocks(e, g):
     """Blocks that the group's next step needs; with a prefix cache also those it fills."""
     at = e.grp[g, G_AT]
@@ -126,7 +126,7 @@ def finish_due(e, g, now, padded):
     return ended
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False)
 def emit_group(e, g, now):
     """Every member of the group has taken one token, at `now`."""
     n = e.grp[g, G_N]
@@ -183,7 +183,7 @@ def advance_work(e, sid, count, lo, hi, now, padded):
     return 1
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False)
 def _one_step(e):
     """Run one step (no pipeline). Returns flags: 1 a request ended, 2 a prompt was completed."""
     ctl, out, cp = e.ctl, e.out, e.cp
@@ -231,7 +231,7 @@ def _one_step(e):
     return (1 if ended > 0 else 0) | (2 if completed > 0 else 0)
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False)
 def _stretch(e, limit):
     """Cross decode-only steps until something happens, at most to the first step that ends at or after `limit`. Flags as `_one_step`."""
     ctl, out, cp, acc = e.ctl, e.out, e.cp, e.acc
@@ -295,7 +295,7 @@ def _stretch(e, limit):
     return 1 if ended > 0 else 0
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False)
 def still_holds(e, flags):
     """Whether the plan may run again as it is (its work is then allocated)."""
     ctl, seq, out = e.ctl, e.seq, e.out
@@ -328,7 +328,7 @@ def still_holds(e, flags):
     return allocate(e, works_at(out)) == 0
 
 
-@njit(cache=True, _nrt=False)
+@njit(cache=True, forceinline=True, _nrt=False)
 def execute(e):
     """Run the standing plan once: a step or a stretch."""
     ctl, out = e.ctl, e.out
