@@ -8,37 +8,37 @@ from __future__ import annotations
 
 from rota.jit import njit
 from rota.mechanisms.simulator.hash_map import find, insert, remove
-from rota.mechanisms.simulator.state import H_FIRST, H_KEY, H_LAST, H_NEXT, H_PREV, H_USED
+from rota.mechanisms.simulator.state import H_CONTENT, H_FIRST, H_LAST, H_NEXT, H_PREV, H_USED
 
 
 @njit(cache=True)
-def has(e, key):
+def has(e, number):
     """Whether a content is in host memory."""
-    return e.host.shape[0] > 0 and find(e.host_table, key) >= 0
+    return find(e.host_table, number + 1) >= 0
 
 
 @njit(cache=True)
-def put(e, key):
+def put(e, number):
     """A content has lost its device block: it is now the most recently used one here, and the least recently used one may have to go."""
     host, ctl = e.host, e.host_ctl
-    if host.shape[0] == 0 or touch(e, key):
+    if host.shape[0] == 0 or touch(e, number):
         return
     if ctl[H_USED] < host.shape[0]:
         row = ctl[H_USED]
         ctl[H_USED] += 1
     else:
         row = ctl[H_FIRST]
-        remove(e.host_table, host[row, H_KEY], row)
+        remove(e.host_table, host[row, H_CONTENT] + 1)
         _unlink(e, row)
-    host[row, H_KEY] = key
-    insert(e.host_table, key, row)
+    host[row, H_CONTENT] = number
+    insert(e.host_table, number + 1, row)
     _append(e, row)
 
 
 @njit(cache=True)
-def touch(e, key):
+def touch(e, number):
     """Mark a content as used just now. Whether it is here."""
-    at = find(e.host_table, key)
+    at = find(e.host_table, number + 1)
     if at < 0:
         return False
     row = e.host_table[at, 1]

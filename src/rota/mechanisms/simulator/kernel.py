@@ -50,7 +50,7 @@ from rota.contracts.serving import (
     PREFILL,
 )  # fmt: skip
 from rota.jit import njit
-from rota.mechanisms.simulator.blocks import lookup_prefix, new_claim
+from rota.mechanisms.simulator.blocks import look_up, new_claim, unclaimed
 from rota.mechanisms.simulator.decodes import member, settle
 from rota.mechanisms.simulator.pipeline import complete, launch, next_completion, prefill_available
 from rota.mechanisms.simulator.plans import apply, release_ghosts
@@ -66,6 +66,8 @@ from rota.mechanisms.simulator.state import (
     G_HEAP,
     G_N,
     GHOSTS,
+    HITS,
+    IDLE,
     LEFT,
     LOG_ON,
     LOG_ROWS,
@@ -117,16 +119,27 @@ def held_table(e):
 @njit(cache=True, _nrt=False)
 def _refresh_reusable(e):
     """Fill in REUSABLE and IDLE_HITS of the sequences at the head of the queue that one step could admit."""
-    claim = new_claim(e)
+    size = e.ctl[BLOCK_SIZE]
     sid = e.ctl[WAIT_HEAD]
+    before = -1
+    claim = 0
     seats = e.ctl[MAX_SEQS] - e.ctl[N_RUNNING]
     tokens = e.ctl[MAX_STEP_TOKENS] - e.ctl[N_DECODE]
-    while sid >= 0 and seats > 0 and tokens > 0:
-        hits, idle = lookup_prefix(e, sid, claim, True)
-        e.seq[sid, REUSABLE] = hits * e.ctl[BLOCK_SIZE]
+    free = max(0, e.ctl[FREE] - e.ctl[DECODE_NEED])
+    while sid >= 0 and seats > 0 and tokens > 0 and free >= 0:
+        look_up(e, sid)
+        hits, idle = e.own[sid, HITS], e.own[sid, IDLE]
+        if before >= 0:
+            if claim == 0:
+                claim = new_claim(e)
+                unclaimed(e, before, claim, True)
+            idle = unclaimed(e, sid, claim, True)
+        e.seq[sid, REUSABLE] = hits * size
         e.seq[sid, IDLE_HITS] = idle
-        tokens -= e.seq[sid, KNOWN] - e.seq[sid, REUSABLE]
+        tokens -= e.seq[sid, KNOWN] - hits * size
+        free -= (e.seq[sid, KNOWN] + size - 1) // size - hits + idle
         seats -= 1
+        before = sid
         sid = e.seq[sid, NEXT]
 
 

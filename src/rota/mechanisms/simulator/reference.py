@@ -16,11 +16,7 @@ from numba.extending import NativeValue, models, register_model, typeof_impl, un
 from numba.np.arrayobj import populate_array
 
 from rota.contracts.columns import SEQ_COLUMNS, TIM_COLUMNS
-from rota.mechanisms.simulator.state import BLOCK_COLUMNS, GRP, LANE, LOG_COLUMNS, OWN_COLUMNS, TL_COLUMNS, State
-
-
-class StateRef(int):
-    """Address of the table that describes a `State`; valid as long as the `Bound` that made it lives."""
+from rota.mechanisms.simulator.state import BLOCK_COLUMNS, GRP, LANE, LOG_COLUMNS, OWN_COLUMNS, PAGE_BITS, TL_COLUMNS, State
 
 
 class StateRefType(types.Type):
@@ -29,6 +25,13 @@ class StateRefType(types.Type):
 
 
 state_ref_type = StateRefType()
+
+
+class StateRef(int):
+    """Address of the table that describes a `State`; valid as long as the table that `bind` gives with it lives."""
+
+    #: Found at once at every call; the function registered below takes 2 us more, and is for compiled functions among the arguments.
+    _numba_type_ = state_ref_type
 
 
 @typeof_impl.register(StateRef)
@@ -47,22 +50,23 @@ def _unbox(typ, obj, c):
     return NativeValue(c.pyapi.long_as_longlong(obj), is_error=cgutils.is_not_null(c.builder, c.pyapi.err_occurred()))
 
 
-_INTS_1 = ["ctl", "out", "paused", "ghosts", "level_tail", "inbox", "rel", "hist", "slots", "chain", "chain_start", "chain_block", "ending",
-           "arrived", "finished", "host_ctl"]  # fmt: skip
-_INTS_2 = ["seq", "own", "grp", "heap", "stack_step", "fresh", "bucket", "bucket_head", "bucket_tail", "lane", "table", "block",
+_INTS_1 = ["ctl", "out", "paused", "ghosts", "level_tail", "inbox", "rel", "hist", "slots", "chain_start", "chain_block", "ending",
+           "arrived", "finished", "host_ctl", "cache", "claims", "numbers"]  # fmt: skip
+_INTS_2 = ["seq", "own", "grp", "heap", "stack_step", "fresh", "bucket", "bucket_head", "bucket_tail", "lane", "page", "page_map",
            "readers", "host", "host_table"]  # fmt: skip
 _FLOATS_1 = ["flt", "last", "lane_end", "stage_free", "delay", "cp", "layer", "head", "expert", "prefill_long", "acc"]
 _FLOATS_2 = ["tim", "stack_gap", "decode_table", "prefill_table", "timeline", "log"]
 _TYPES = {name: types.Array(types.int64, 1, "C") for name in _INTS_1} | {name: types.Array(types.int64, 2, "C") for name in _INTS_2}
 _TYPES |= {name: types.Array(types.float64, 1, "C") for name in _FLOATS_1}
 _TYPES |= {name: types.Array(types.float64, 2, "C") for name in _FLOATS_2}
-_TYPES |= {"held": types.Array(types.int32, 2, "C"), "lane_work": types.Array(types.int64, 3, "C")}
+_TYPES |= {name: types.Array(types.int32, 2, "C") for name in ("held", "pages", "block")}
+_TYPES |= {name: types.Array(types.int32, 1, "C") for name in ("free", "chain")} | {"lane_work": types.Array(types.int64, 3, "C")}
 #: Arrays of known width: compiled code then finds a row without loading how wide it is.
 _WIDTHS = {"seq": SEQ_COLUMNS, "own": OWN_COLUMNS, "tim": TIM_COLUMNS, "grp": GRP, "lane": LANE, "block": BLOCK_COLUMNS,
-           "timeline": TL_COLUMNS, "log": LOG_COLUMNS, "table": 2, "host": 3, "host_table": 2}  # fmt: skip
+           "timeline": TL_COLUMNS, "log": LOG_COLUMNS, "page": 2, "page_map": 2, "pages": 1 << PAGE_BITS, "host": 3, "host_table": 2}  # fmt: skip
 #: Arrays whose length compiled code may ask for. That of others reads as 0: no index is negative, so that the compiler need not load
 #: the length to add it to one that might be.
-_SIZED = {"log", "delay", "timeline", "host", "table", "host_table", "layer", "head", "expert", "decode_table", "prefill_table",
+_SIZED = {"log", "delay", "timeline", "host", "page_map", "host_table", "free", "numbers", "layer", "head", "expert", "decode_table", "prefill_table",
           "prefill_long", "lane_end"}  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from rota.cost.engine import EngineSpec
 from rota.errors import DoesNotFit, InputError, PlanRejected
 from rota.mechanisms.simulator import kernel
 from rota.mechanisms.simulator import state as st
-from rota.mechanisms.simulator.blocks import chain_hashes
+from rota.mechanisms.simulator.contents import number_runs
 from rota.mechanisms.simulator.engine import BUDGET_PLANS, Engine
 from rota.mechanisms.simulator.requests import pop_release
 from rota.results.run import Run
@@ -82,10 +82,10 @@ def simulate(
         policy = copy.deepcopy(policy)
         policy.prepare(job_of(trace, policy.name))
     shared = st.request_columns(trace, engine)
-    chains = (np.zeros(1, np.int64), np.zeros(1, np.int64))
+    chains = (np.zeros(1, np.int32), np.zeros(1, np.int64))
     if trace.hash_ids is not None and policy.prefix_caching:
         start = np.ascontiguousarray(trace.hash_start, np.int64)
-        chains = (chain_hashes(np.ascontiguousarray(trace.hash_ids, np.int64), start), start)
+        chains = (number_runs(np.ascontiguousarray(trace.hash_ids, np.int64), start), start)
     engines = [
         Engine(trace, shared, policy, engine, compress=compress, compiled=compiled, log=log, seed=seed + i, chains=chains)
         for i in range(replicas)

@@ -21,13 +21,13 @@ from rota.workload.trace import Trace
 # private per-request columns, int64
 # (those that every request uses come first, so that they share cache lines)
 (OUTPUT, JOIN, BUCKET, FRESH, MARK, ADMITTED, LOADING, LEVEL, B_NEXT, B_PREV, SLOT, COMMITTED, RECOMPUTED, CACHED, CHILD, SIBLING,
- REPLICA) = range(17)  # fmt: skip
-OWN_COLUMNS = 17
+ REPLICA, HITS, IDLE, AS_OF) = range(20)  # fmt: skip
+OWN_COLUMNS = 20
 # private entries of ctl, after the public ones; WATCH: stop when so many dependent requests are due (0: never)
 (IN_HEAD, IN_TAIL, WAIT_TAIL, PRE_TAIL, AVAIL, LEFT, DONE, CACHING, PEAK, EVENTS, PLANS, STEPS, LOG_ON, LOG_ROWS, BAD, SERIAL,
- COMPRESS, N_REL, TAKE_REL, N_PAUSED, GHOSTS, GHOST_CONTEXT, LAST_FINISHED, FREE_FIRST, FREE_LAST, SLOTS_FREE, LEVELS,
+ COMPRESS, N_REL, TAKE_REL, N_PAUSED, GHOSTS, GHOST_CONTEXT, LAST_FINISHED, SLOTS_FREE, LEVELS,
  BUDGET, FRESH_PLAN, WATCH, FLAGS, ADMISSIONS, N_ENDING, FOLLOWS, N_ARRIVED, N_FINISHED, N_PINS,
- EVICTIONS, REQUESTS) = range(24, 63)  # fmt: skip
+ EVICTIONS, REQUESTS) = range(24, 61)  # fmt: skip
 # entries of flt
 # RELOAD: seconds that the next step takes longer because KV comes back from host memory; RELOAD_BLOCK: of one block
 NOW, UNTIL, WAKE_AT, TL_WIDTH, NEXT_EVENT, RELOAD, RELOAD_BLOCK = range(7)
@@ -51,11 +51,16 @@ CACHED_ROWS = 4096
 OUT_ROOM = 8192
 # log columns: start, end, decodes, prefill tokens, steps, blocks used
 LOG_COLUMNS = 6
-# columns of block, int64
-REFS, CONTENT, F_NEXT, F_PREV, CLAIM = range(5)
+# columns of block, int64: holders; where in `pages` its content stands; where in `free` it waits; the next one of the same content, plus 1
+REFS, ENTRY, AT, CLAIM, COPY = range(5)
 BLOCK_COLUMNS = 5
+# entries of cache: of `free`, the valid entries lie within; changes so far, and as of the last one that was not just a loss; the first unused page
+FREE_BEGIN, FREE_END, VERSION, CHANGED, PAGE_FREE = range(5)
+# pages of contents, 1 << PAGE_BITS each; columns of page, int64: its number (of an unused row: the next one), contents in it
+PAGE_BITS = 4
+P_NUMBER, P_USED = range(2)
 # columns of host, int64, and entries of host_ctl: rows used, the least and the most recently used, blocks copied back
-H_KEY, H_PREV, H_NEXT = range(3)
+H_CONTENT, H_PREV, H_NEXT = range(3)
 H_USED, H_FIRST, H_LAST, H_LOADED = range(4)
 
 
@@ -97,13 +102,18 @@ class State(NamedTuple):
     hist: np.ndarray
     timeline: np.ndarray
     log: np.ndarray
-    table: np.ndarray  # prefix cache: open-addressing map from content to block
     block: np.ndarray
+    free: np.ndarray  # idle blocks, the least recently used first, and stale entries
+    cache: np.ndarray
+    pages: np.ndarray  # by content: the block first entered, plus 1; row 0 stays empty
+    page: np.ndarray
+    page_map: np.ndarray  # map from page to row
+    numbers: np.ndarray  # contents of the blocks of the sequence that is looked at
     held: np.ndarray  # block table: blocks of each running sequence
     slots: np.ndarray
-    chain: np.ndarray  # content identity of each hash run, chained with what precedes it
+    chain: np.ndarray  # number of each hash run with all that precede it
     chain_start: np.ndarray
-    chain_block: np.ndarray
+    chain_block: np.ndarray  # blocks of a run, and a number larger than all contents that the trace tells
     arrived: np.ndarray  # what a policy that follows has not been told of yet
     finished: np.ndarray
     readers: np.ndarray  # members of each group that hold a block, if attention reads such blocks once
@@ -179,7 +189,7 @@ def new_state(
         (col.WAIT_HEAD, -1), (col.RUN_HEAD, -1), (col.RUN_TAIL, -1), (col.PRE_HEAD, -1), (WAIT_TAIL, -1), (PRE_TAIL, -1),
         (col.FREE, engine.blocks), (col.TOTAL_BLOCKS, engine.blocks), (col.BLOCK_SIZE, size), (col.MAX_SEQS, max_seqs),
         (col.MAX_STEP_TOKENS, max_step_tokens), (col.MAX_LEN, engine.max_len), (col.N_LAYERS, engine.tables.n_layers),
-        (col.STAGES, pp), (CACHING, caching), (COMPRESS, compress), (LOG_ON, log), (FREE_FIRST, -1), (FREE_LAST, -1),
+        (col.STAGES, pp), (CACHING, caching), (COMPRESS, compress), (LOG_ON, log),
         (LEVELS, len(shared["levels"]) if priority else 0), (FOLLOWS, follows), (REQUESTS, n),
     ):  # fmt: skip
         ctl[at] = value
@@ -194,15 +204,17 @@ def new_state(
     blocks = engine.blocks if caching else 1
     block = np.zeros((blocks, BLOCK_COLUMNS), np.int64)
     held = np.zeros((seats, engine.max_len // size + 2) if caching else (1, 1), np.int32)
-    table = np.zeros((1 << max(4, (4 * blocks - 1).bit_length()), 2), np.int64)
+    free = np.zeros(2 * blocks, np.int32)
+    page = np.zeros((blocks + 1, 2), np.int64)
+    page[:, P_NUMBER] = np.arange(1, blocks + 2)
+    cache = np.array([0, blocks, 1, 1, 1], np.int64)
     if caching:
         if trace.hash_ids is not None and trace.hash_block % size:
             raise InputError(f"block_size {size} must divide the trace's hash block of {trace.hash_block} tokens; choose another block_size")
-        block[:, F_NEXT] = np.arange(1, blocks + 1)
-        block[:, F_PREV] = np.arange(-1, blocks - 1)
-        block[-1, F_NEXT] = -1
-        ctl[FREE_FIRST], ctl[FREE_LAST], ctl[SLOTS_FREE] = 0, blocks - 1, seats
+        free[:blocks] = block[:, AT] = np.arange(blocks)
+        ctl[SLOTS_FREE] = seats
     copies = engine.offload_blocks if caching else 0
+    per = trace.hash_block // size if trace.hash_ids is not None and caching else 0
     t = engine.tables
     return State(
         seq=shared["seq"], own=shared["own"], tim=shared["tim"], ctl=ctl, flt=flt,
@@ -219,9 +231,11 @@ def new_state(
         rel=np.zeros(n + 1 if trace.after is not None else 1, np.int64), delay=shared["delay"],
         cp=cost_kernel.pack(t, seed), layer=t.layer, head=t.head, expert=t.expert_bytes, decode_table=t.decode_table,
         prefill_table=t.prefill_table, prefill_long=t.prefill_long, acc=np.zeros(ACC), hist=np.zeros(TBT_BINS, np.int64),
-        timeline=np.zeros((TL_BINS, TL_COLUMNS)), log=np.zeros((4096 if log else 1, LOG_COLUMNS)), table=table, block=block, held=held,
+        timeline=np.zeros((TL_BINS, TL_COLUMNS)), log=np.zeros((4096 if log else 1, LOG_COLUMNS)), block=block, free=free, cache=cache,
+        pages=np.zeros((blocks + 1, 1 << PAGE_BITS), np.int32), page=page, page_map=np.zeros((1 << (2 * blocks).bit_length(), 2), np.int64),
+        numbers=np.zeros(held.shape[1], np.int64), held=held,
         slots=np.arange(seats if caching else 1, dtype=np.int64)[::-1].copy(), chain=chains[0], chain_start=chains[1],
-        chain_block=np.array([trace.hash_block // size if trace.hash_ids is not None and caching else 0], np.int64),
+        chain_block=np.array([per, len(chains[0]) * per], np.int64),
         arrived=np.zeros(n if follows else 1, np.int64), finished=np.zeros(n if follows else 1, np.int64),
         readers=np.zeros((groups, blocks if shared_attention else 0), np.int64),
         host=np.zeros((copies, 3), np.int64), host_table=np.zeros((1 << max(1, (2 * copies).bit_length()), 2), np.int64),

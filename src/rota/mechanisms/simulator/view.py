@@ -9,9 +9,25 @@ import numpy as np
 from rota.contracts import columns as col
 from rota.contracts.serving import DECODE, FINISHED, Limits
 from rota.mechanisms.simulator import kernel
-from rota.mechanisms.simulator.blocks import held_once, lookup_prefix, new_claim
+from rota.mechanisms.simulator.blocks import held_once, look_up, new_claim, unclaimed
 from rota.mechanisms.simulator.reference import StateRef
-from rota.mechanisms.simulator.state import AVAIL, CACHING, G_STEP, JOIN, N_ARRIVED, N_FINISHED, NOW, SLOT, State
+from rota.mechanisms.simulator.state import (
+    AS_OF,
+    AVAIL,
+    CACHING,
+    G_STEP,
+    HITS,
+    IDLE,
+    JOIN,
+    N_ARRIVED,
+    N_FINISHED,
+    NOW,
+    OWN_COLUMNS,
+    REFS,
+    SLOT,
+    VERSION,
+    State,
+)
 
 _N = col.SEQ_COLUMNS
 
@@ -59,8 +75,7 @@ class SimSeq:
         view = self._view
         if not view._ctl[CACHING] or view._seq[self._row + col.PHASE] != 1:
             return 0
-        hits, _ = lookup_prefix(view._ref, self.sid, 0, False)
-        return int(hits) * view.limits.block_size
+        return view.hits(self.sid)[0] * view.limits.block_size
 
     @property
     def max_new(self) -> int:
@@ -128,7 +143,10 @@ class SimLedger:
         self._view = view
         self._free = view.free_blocks
         self._held: dict[int, int] = {}
-        self._claim = new_claim(view._ref) if view._ctl[CACHING] else 0  # idle blocks that this plan reuses, each once
+        # several sequences may reuse the same idle block, which then counts once: those that will, and those whose blocks are claimed
+        self._admits: list[int] = []
+        self._claims = 0
+        self._claim = 0
 
     def free(self) -> int:
         return self._free
@@ -143,8 +161,8 @@ class SimLedger:
         if view._seq[row + col.PHASE] == 1:
             if not view._ctl[CACHING]:
                 return total
-            hits, idle = lookup_prefix(view._ref, sid, self._claim, False)
-            return max(0, total - int(hits)) + int(idle)
+            hits, idle = view.hits(sid)
+            return max(0, total - hits) + (self._unclaimed(sid) if self._admits and idle else idle)
         return max(0, total - SimSeq(view, sid).kv_blocks)
 
     def reserve(self, sid: int, upto_tokens: int) -> bool:
@@ -153,13 +171,22 @@ class SimLedger:
             return False
         self._free -= need
         if self._view._ctl[CACHING] and self._view._seq[sid * _N + col.PHASE] == 1:
-            lookup_prefix(self._view._ref, sid, self._claim, True)
+            self._admits.append(sid)
         size = self._view.limits.block_size
         held = self._held.get(sid)
         if held is None:
             held = 0 if self._view._seq[sid * _N + col.PHASE] == 1 else SimSeq(self._view, sid).kv_blocks
         self._held[sid] = max(held, -(-upto_tokens // size))
         return True
+
+    def _unclaimed(self, sid: int) -> int:
+        """Idle blocks that a sequence would reuse beside those of the ones admitted before it."""
+        ref = self._view._ref
+        self._claim = self._claim or new_claim(ref)
+        for other in self._admits[self._claims :]:
+            unclaimed(ref, other, self._claim, True)
+        self._claims = len(self._admits)
+        return int(unclaimed(ref, sid, self._claim, False))
 
     def evict(self, sid: int) -> None:
         view = self._view
@@ -169,7 +196,7 @@ class SimLedger:
         if view._ctl[CACHING]:
             state = view._state
             blocks = state.held[state.own[sid, SLOT], :current]
-            back -= int((state.block[blocks, 0] > 1).sum())
+            back -= int((state.block[blocks, REFS] > 1).sum())
         self._free += back
         self._held[sid] = 0
 
@@ -180,7 +207,7 @@ class SimLedger:
 class SimView:
     """An `EngineView`. One per engine; it always shows the present."""
 
-    __slots__ = ("_ctl", "_first", "_flt", "_pins", "_program", "_ref", "_seq", "_state", "_tim", "_tool", "_turn", "limits")
+    __slots__ = ("_cache", "_ctl", "_first", "_flt", "_own", "_pins", "_program", "_ref", "_seq", "_state", "_tim", "_tool", "_turn", "limits")
 
     def __init__(
         self, state: State, ref: StateRef, limits: Limits, shared: dict[str, np.ndarray], pins: dict[int, np.ndarray]
@@ -194,6 +221,8 @@ class SimView:
         self._tim = memoryview(state.tim.reshape(-1))
         self._ctl = memoryview(state.ctl)
         self._flt = memoryview(state.flt)
+        self._own = memoryview(state.own.reshape(-1))
+        self._cache = memoryview(state.cache)
         self.limits = limits
 
     @property
@@ -269,6 +298,13 @@ class SimView:
 
     def pinned_blocks(self, key: int) -> int:
         return int(held_once(self._ref, self._pins[key])) if key in self._pins else 0
+
+    def hits(self, sid: int) -> tuple[int, int]:
+        """Cached blocks that a waiting sequence begins with, and free ones that they take."""
+        own, row = self._own, sid * OWN_COLUMNS
+        if own[row + AS_OF] != self._cache[VERSION]:
+            look_up(self._ref, sid)
+        return own[row + HITS], own[row + IDLE]
 
     def seq(self, sid: int) -> SimSeq:
         return SimSeq(self, sid)
