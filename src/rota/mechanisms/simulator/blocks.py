@@ -20,7 +20,6 @@ from rota.mechanisms.simulator.state import (
     AS_OF,
     AT,
     CHANGED,
-    CLAIM,
     COMMITTED,
     ENTRY,
     FREE_BEGIN,
@@ -83,7 +82,7 @@ def unclaimed(e, sid, claim, take):
     admitted together share them. `take` takes the rest.
     """
     numbers = contents(e, sid, 0, e.own[sid, HITS])
-    block, pages = e.block, e.pages
+    block, pages, claims = e.block, e.pages, e.claims
     page, row, idle = -1, 0, 0
     for i in range(e.own[sid, HITS]):
         number = numbers[i]
@@ -93,10 +92,10 @@ def unclaimed(e, sid, claim, take):
         b = pages[row, number & (PAGE - 1)] - 1
         if b < 0:
             idle += 1
-        elif block[b, REFS] == 0 and block[b, CLAIM] != claim:
+        elif block[b, REFS] == 0 and claims[b] != claim:
             idle += 1
             if take:
-                block[b, CLAIM] = claim
+                claims[b] = claim
     return idle
 
 
@@ -153,73 +152,78 @@ def hold_prefix(e, sid):
 def load(e, sid):
     """Copy what a newly admitted sequence finds in host memory into free blocks, the least recently used ones; there are as many."""
     slot = e.own[sid, SLOT]
+    row = 0
     for i in range(e.seq[sid, BLOCKS]):
         if e.held[slot, i] < 0:
-            b = _take(e)
-            enter(e, contents(e, sid, i, i + 1)[0], b)
-            e.held[slot, i] = b
-    e.ctl[FREE] -= e.own[sid, LOADING]
+            _take(e, slot, i, i + 1)
+            row = enter(e, contents(e, sid, i, i + 1)[0], e.held[slot, i], row)
     e.host_ctl[H_LOADED] += e.own[sid, LOADING]
     e.flt[RELOAD] += e.own[sid, LOADING] * e.flt[RELOAD_BLOCK]
     e.own[sid, LOADING] = 0
 
 
 @njit(cache=True)
-def _take(e):
-    """The least recently used idle block, for new use: its content goes to host memory, if there is a cache."""
-    block, free = e.block, e.free
+def _take(e, slot, begin, end):
+    """Fill a part of a block table with the least recently used idle blocks, for new use: what they hold goes to host memory, if any."""
+    block, free, held = e.block, e.free, e.held
+    ring = free.size - 1
     at = e.cache[FREE_BEGIN]
-    while block[free[at], AT] != at:
+    for i in range(begin, end):
+        while block[free[at & ring], AT] != at & ring:
+            at += 1
+        b = free[at & ring]
         at += 1
-    e.cache[FREE_BEGIN] = at + 1
-    b = free[at]
-    block[b, AT] = -1
-    block[b, REFS] = 1
-    if block[b, ENTRY] != 0:
-        number = content_of(e, b)
-        forget(e, b)
-        put(e, number)
-    return b
+        block[b, AT] = -1
+        block[b, REFS] = 1
+        if block[b, ENTRY] != 0:
+            number = content_of(e, b)
+            forget(e, b)
+            put(e, number)
+        held[slot, i] = b
+    e.cache[FREE_BEGIN] = at
+    e.ctl[FREE] -= end - begin
 
 
 @njit(cache=True)
-def _let_go(e, b):
-    """One holder less of a block; with the last one it is the most recently used of the idle ones."""
-    ctl, block, free = e.ctl, e.block, e.free
-    block[b, REFS] -= 1
-    if block[b, REFS] > 0:
-        return
-    if e.cache[FREE_END] == free.size:
+def _let_go(e, blocks):
+    """One holder less of each of these blocks, end first; those without one are the most recently used of the idle ones."""
+    block, free = e.block, e.free
+    ring = free.size - 1
+    if e.cache[FREE_END] - e.cache[FREE_BEGIN] + blocks.size > free.size:
         _drop_stale(e)
     at = e.cache[FREE_END]
-    free[at] = b
-    block[b, AT] = at
-    e.cache[FREE_END] = at + 1
-    ctl[FREE] += 1
+    for i in range(blocks.size - 1, -1, -1):
+        b = blocks[i]
+        holders = block[b, REFS] - 1
+        block[b, REFS] = holders
+        if holders == 0:
+            free[at & ring] = b
+            block[b, AT] = at & ring
+            at += 1
+    e.ctl[FREE] += at - e.cache[FREE_END]
+    e.cache[FREE_END] = at
 
 
 @njit(cache=True)
 def _drop_stale(e):
-    """Move the valid entries of `free` to its beginning; at most half of it is valid."""
+    """Close the gaps in `free`; at most half of it is valid."""
     block, free = e.block, e.free
-    n = 0
+    ring = free.size - 1
+    end = e.cache[FREE_BEGIN]
     for at in range(e.cache[FREE_BEGIN], e.cache[FREE_END]):
-        b = free[at]
-        if block[b, AT] == at:
-            free[n] = b
-            block[b, AT] = n
-            n += 1
-    e.cache[FREE_BEGIN], e.cache[FREE_END] = 0, n
+        b = free[at & ring]
+        if block[b, AT] == at & ring:
+            free[end & ring] = b
+            block[b, AT] = end & ring
+            end += 1
+    e.cache[FREE_END] = end
 
 
 @njit(cache=True)
 def grow(e, sid, blocks):
     """Extend a sequence's table to `blocks` blocks, the least recently used free ones; the caller has checked that there are as many."""
-    held, slot, have = e.held, e.own[sid, SLOT], e.seq[sid, BLOCKS]
-    for i in range(have, blocks):
-        held[slot, i] = _take(e)
-    if blocks > have:
-        e.ctl[FREE] -= blocks - have
+    if blocks > e.seq[sid, BLOCKS]:
+        _take(e, e.own[sid, SLOT], e.seq[sid, BLOCKS], blocks)
         e.seq[sid, BLOCKS] = blocks
 
 
@@ -234,10 +238,11 @@ def commit(e, sid, computed, own):
         return
     slot = e.own[sid, SLOT]
     numbers = contents(e, sid, begin, full)
+    row = 0
     for i in range(begin, full):
         b = e.held[slot, i]
         if e.block[b, ENTRY] == 0:
-            enter(e, numbers[i - begin], b)
+            row = enter(e, numbers[i - begin], b, row)
     e.own[sid, COMMITTED] = full
 
 
@@ -247,8 +252,7 @@ def release(e, sid):
     ctl, held = e.ctl, e.held
     _changed(e)
     slot = e.own[sid, SLOT]
-    for i in range(e.seq[sid, BLOCKS] - 1, -1, -1):
-        _let_go(e, held[slot, i])
+    _let_go(e, held[slot, : e.seq[sid, BLOCKS]])
     e.slots[ctl[SLOTS_FREE]] = slot
     ctl[SLOTS_FREE] += 1
     e.own[sid, SLOT] = -1
@@ -260,7 +264,7 @@ def pin(e, sid, most):
     """Hold the cached blocks, at most `most`, with which a request begins; returns them."""
     _changed(e)
     numbers = contents(e, sid, 0, most)
-    blocks = np.empty(most, np.int64)
+    blocks = np.empty(most, np.int32)
     for i in range(most):
         b = first_block(e, numbers[i]) - 1
         if b < 0:
@@ -277,8 +281,7 @@ def pin(e, sid, most):
 def unpin(e, blocks):
     """Let go of pinned blocks, end first."""
     _changed(e)
-    for i in range(blocks.size - 1, -1, -1):
-        _let_go(e, blocks[i])
+    _let_go(e, blocks)
 
 
 @njit(cache=True)

@@ -101,12 +101,13 @@ def content_of(e, b):
 
 
 @njit(cache=True)
-def enter(e, number, b):
-    """A block now holds a content; behind those that do already."""
+def enter(e, number, b, row):
+    """A block now holds a content; behind those that do already. `row` may be that of its page, and is what comes back."""
     cache, block, pages = e.cache, e.block, e.pages
     cache[VERSION] += 1
     cache[CHANGED] = cache[VERSION]
-    row = page_of(e, number >> PAGE_BITS)
+    if e.page[row, P_NUMBER] != number >> PAGE_BITS:
+        row = page_of(e, number >> PAGE_BITS)
     if row == 0:
         row = cache[PAGE_FREE]
         cache[PAGE_FREE] = e.page[row, P_NUMBER]
@@ -118,11 +119,12 @@ def enter(e, number, b):
     if pages[row, at] == 0:
         pages[row, at] = b + 1
         e.page[row, P_USED] += 1
-        return
+        return row
     last = pages[row, at] - 1
     while block[last, COPY] > 0:
         last = block[last, COPY] - 1
     block[last, COPY] = b + 1
+    return row
 
 
 @njit(cache=True)

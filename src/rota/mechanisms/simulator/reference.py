@@ -66,8 +66,8 @@ _WIDTHS = {"seq": SEQ_COLUMNS, "own": OWN_COLUMNS, "tim": TIM_COLUMNS, "grp": GR
            "timeline": TL_COLUMNS, "log": LOG_COLUMNS, "page": 2, "page_map": 2, "pages": 1 << PAGE_BITS, "host": 3, "host_table": 2}  # fmt: skip
 #: Arrays whose length compiled code may ask for. That of others reads as 0: no index is negative, so that the compiler need not load
 #: the length to add it to one that might be.
-_SIZED = {"log", "delay", "timeline", "host", "page_map", "host_table", "free", "numbers", "layer", "head", "expert", "decode_table", "prefill_table",
-          "prefill_long", "lane_end"}  # fmt: skip
+_SIZED = {"log", "delay", "timeline", "host", "page_map", "host_table", "free", "numbers", "layer", "head", "expert", "decode_table",
+          "prefill_table", "prefill_long", "lane_end"}  # fmt: skip
 
 
 @infer_getattr

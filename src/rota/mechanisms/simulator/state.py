@@ -51,9 +51,9 @@ CACHED_ROWS = 4096
 OUT_ROOM = 8192
 # log columns: start, end, decodes, prefill tokens, steps, blocks used
 LOG_COLUMNS = 6
-# columns of block, int64: holders; where in `pages` its content stands; where in `free` it waits; the next one of the same content, plus 1
-REFS, ENTRY, AT, CLAIM, COPY = range(5)
-BLOCK_COLUMNS = 5
+# columns of block, int32: holders; where in `pages` its content stands; where in `free` it waits; the next one of the same content, plus 1
+REFS, ENTRY, AT, COPY = range(4)
+BLOCK_COLUMNS = 4
 # entries of cache: of `free`, the valid entries lie within; changes so far, and as of the last one that was not just a loss; the first unused page
 FREE_BEGIN, FREE_END, VERSION, CHANGED, PAGE_FREE = range(5)
 # pages of contents, 1 << PAGE_BITS each; columns of page, int64: its number (of an unused row: the next one), contents in it
@@ -103,7 +103,8 @@ class State(NamedTuple):
     timeline: np.ndarray
     log: np.ndarray
     block: np.ndarray
-    free: np.ndarray  # idle blocks, the least recently used first, and stale entries
+    claims: np.ndarray  # by block: the claim under which it was last taken
+    free: np.ndarray  # idle blocks, the least recently used first, and stale entries; a ring
     cache: np.ndarray
     pages: np.ndarray  # by content: the block first entered, plus 1; row 0 stays empty
     page: np.ndarray
@@ -202,11 +203,12 @@ def new_state(
     grp = np.zeros((groups, GRP), np.int64)
     grp[:, G_NUMBER] = np.arange(groups)
     blocks = engine.blocks if caching else 1
-    block = np.zeros((blocks, BLOCK_COLUMNS), np.int64)
+    block = np.zeros((blocks, BLOCK_COLUMNS), np.int32)
     held = np.zeros((seats, engine.max_len // size + 2) if caching else (1, 1), np.int32)
-    free = np.zeros(2 * blocks, np.int32)
+    free = np.zeros(1 << (2 * blocks - 1).bit_length(), np.int32)
     page = np.zeros((blocks + 1, 2), np.int64)
     page[:, P_NUMBER] = np.arange(1, blocks + 2)
+    page[0, P_NUMBER] = -1
     cache = np.array([0, blocks, 1, 1, 1], np.int64)
     if caching:
         if trace.hash_ids is not None and trace.hash_block % size:
@@ -231,7 +233,8 @@ def new_state(
         rel=np.zeros(n + 1 if trace.after is not None else 1, np.int64), delay=shared["delay"],
         cp=cost_kernel.pack(t, seed), layer=t.layer, head=t.head, expert=t.expert_bytes, decode_table=t.decode_table,
         prefill_table=t.prefill_table, prefill_long=t.prefill_long, acc=np.zeros(ACC), hist=np.zeros(TBT_BINS, np.int64),
-        timeline=np.zeros((TL_BINS, TL_COLUMNS)), log=np.zeros((4096 if log else 1, LOG_COLUMNS)), block=block, free=free, cache=cache,
+        timeline=np.zeros((TL_BINS, TL_COLUMNS)), log=np.zeros((4096 if log else 1, LOG_COLUMNS)),
+        block=block, claims=np.zeros(blocks, np.int64), free=free, cache=cache,
         pages=np.zeros((blocks + 1, 1 << PAGE_BITS), np.int32), page=page, page_map=np.zeros((1 << (2 * blocks).bit_length(), 2), np.int64),
         numbers=np.zeros(held.shape[1], np.int64), held=held,
         slots=np.arange(seats if caching else 1, dtype=np.int64)[::-1].copy(), chain=chains[0], chain_start=chains[1],
