@@ -102,7 +102,7 @@ def test_the_window_of_gaps_holds_the_last_ones_in_order(values):
             gaps.add(value)
     finally:
         module.GAPS = limit
-    assert gaps.ordered == sorted(values[-20:])
+    assert gaps.ordered.tolist() == sorted(values[-20:])
     assert gaps.count == len(values)
 
 

@@ -101,23 +101,23 @@ class SimSeq:
 
     @property
     def program(self) -> int:
-        return int(self._view._program[self.sid]) if self._view._program is not None else -1
+        return self._view._program[self.sid] if self._view._program is not None else -1
 
     @property
     def turn(self) -> int:
-        return int(self._view._turn[self.sid]) if self._view._program is not None else 0
+        return self._view._turn[self.sid] if self._view._turn is not None else 0
 
     @property
     def program_arrival(self) -> float:
-        if self._view._program is None:
+        if self._view._first is None:
             return self.arrival
-        return self._view._tim[int(self._view._first[self.sid]) * col.TIM_COLUMNS + col.ARRIVED]
+        return self._view._tim[self._view._first[self.sid] * col.TIM_COLUMNS + col.ARRIVED]
 
     @property
     def tool(self) -> int:
         if self._view._tool is None or self.phase != FINISHED:
             return -1
-        return int(self._view._tool[self.sid])
+        return self._view._tool[self.sid]
 
     @property
     def first_scheduled(self) -> float:
@@ -212,8 +212,9 @@ class SimView:
     def __init__(
         self, state: State, ref: StateRef, limits: Limits, shared: dict[str, np.ndarray], pins: dict[int, np.ndarray]
     ) -> None:
-        self._program, self._first, self._turn = (shared.get(name) for name in ("program", "first", "turn"))
-        self._tool = shared.get("tool")
+        self._program, self._first, self._turn, self._tool = (
+            memoryview(np.ascontiguousarray(shared[name], np.int64)) if name in shared else None for name in ("program", "first", "turn", "tool")
+        )
         self._pins = pins
         self._state = state
         self._ref = ref
@@ -286,11 +287,13 @@ class SimView:
 
     @property
     def arrived(self) -> list[SimSeq]:
-        return [SimSeq(self, sid) for sid in self._state.arrived[: self._ctl[N_ARRIVED]].tolist()]
+        n = self._ctl[N_ARRIVED]
+        return [SimSeq(self, sid) for sid in self._state.arrived[:n].tolist()] if n else []
 
     @property
     def finished(self) -> list[SimSeq]:
-        return [SimSeq(self, sid) for sid in self._state.finished[: self._ctl[N_FINISHED]].tolist()]
+        n = self._ctl[N_FINISHED]
+        return [SimSeq(self, sid) for sid in self._state.finished[:n].tolist()] if n else []
 
     @property
     def held(self) -> np.ndarray:

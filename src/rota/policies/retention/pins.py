@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from operator import itemgetter
 from typing import NamedTuple
 
 from rota.contracts.serving import EngineView, Limits, Pin, SeqView
@@ -44,25 +45,28 @@ class Pins:
         """Learn what has happened, in order of time, and expire; pins to set and to release now."""
         finished, arrived = view.finished, view.arrived
         over = view.n_waiting == 0 and view.n_running == 0
-        if not (finished or arrived or over or self.expiry <= view.now):
+        if not (finished or arrived or over or (self._expiries and self.expiry <= view.now)):
             return (), ()
         new: dict[int, Pin] = {}
         events = [(seq.finished_at, 0, seq) for seq in finished] + [(seq.arrival, 1, seq) for seq in arrived]
-        for _, arrives, seq in sorted(events, key=lambda event: event[:2]):
-            if seq.program < 0:
+        if len(events) > 1:
+            events.sort(key=itemgetter(0, 1))
+        for when, arrives, seq in events:
+            program = seq.program
+            if program < 0:
                 continue
             if arrives:
-                self.waiting[seq.program] = self.waiting.get(seq.program, 0) + 1
+                self.waiting[program] = self.waiting.get(program, 0) + 1
                 self.retention.arrived(seq)
                 continue
             seconds = self.retention.finished(seq)
             if seq.tool < 0:
-                self.drop(seq.program)
+                self.drop(program)
             elif seconds > 0:
-                new[seq.program] = Pin(seq.program, seq.sid, seq.n_known)
-                self.held[seq.program] = Held(seq.finished_at + seconds, seq.program_arrival)
+                new[program] = Pin(program, seq.sid, seq.n_known)
+                self.held[program] = Held(when + seconds, seq.program_arrival)
                 if seconds < math.inf:
-                    heapq.heappush(self._expiries, (seq.finished_at + seconds, seq.program))
+                    heapq.heappush(self._expiries, (when + seconds, program))
         self._expire(view.now)
         if over:
             for program in list(self.held):

@@ -8,6 +8,7 @@ are sliding windows, so that memory does not grow with requests.
 from __future__ import annotations
 
 import math
+from array import array
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Sequence
@@ -92,7 +93,7 @@ class Gaps:
 
     def __init__(self) -> None:
         self.recent: deque[float] = deque()
-        self.ordered: list[float] = []
+        self.ordered = array("d")
         self.count = 0
 
     def add(self, gap: float) -> None:
@@ -146,9 +147,13 @@ def best_ttl(gaps: Sequence[float], value: float) -> float:
         Seconds saved if the next turn arrives in time.
     """
     # a longer one costs more than there is to gain
-    ordered = np.array([0.0, *gaps[: bisect_right(gaps, value)]])
-    found = (np.searchsorted(ordered, ordered, "right") - 1) / max(1, len(gaps)) * value - ordered
-    return float(ordered[np.argmax(found)])
+    ordered = np.asarray(gaps, np.float64)[: bisect_right(gaps, value)]
+    if not len(ordered):
+        return 0.0
+    # of equal gaps the last one counts them all; the others say less than is true, and so do no harm
+    found = np.arange(1, len(ordered) + 1) / len(gaps) * value - ordered
+    best = int(np.argmax(found))
+    return float(ordered[best]) if found[best] > 0.0 else 0.0
 
 
 def default_ttl(value: float) -> float:
