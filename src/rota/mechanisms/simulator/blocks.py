@@ -53,10 +53,13 @@ def look_up(e, sid):
         return
     own[sid, AS_OF] = e.cache[VERSION]
     hosted = e.host.shape[0] > 0
-    if seen >= e.cache[CHANGED] and not hosted and (hits == 0 or first_block(e, contents(e, sid, hits - 1, hits)[0]) > 0):
-        return
+    if seen >= e.cache[CHANGED] and not hosted:
+        contents(e, sid, max(0, hits - 1), hits)
+        if hits == 0 or first_block(e, e.numbers[0]) > 0:
+            return
     most = (e.seq[sid, KNOWN] - 1) // ctl[BLOCK_SIZE]
-    numbers = contents(e, sid, 0, most)
+    contents(e, sid, 0, most)
+    numbers = e.numbers
     block, pages = e.block, e.pages
     page, row, hits, idle = -1, 0, 0, 0
     while hits < most:
@@ -81,7 +84,8 @@ def unclaimed(e, sid, claim, take):
     """IDLE of a sequence that was just looked up, less the idle blocks taken under the same `claim`, a number from `new_claim`: sequences
     admitted together share them. `take` takes the rest.
     """
-    numbers = contents(e, sid, 0, e.own[sid, HITS])
+    contents(e, sid, 0, e.own[sid, HITS])
+    numbers = e.numbers
     block, pages, claims = e.block, e.pages, e.claims
     page, row, idle = -1, 0, 0
     for i in range(e.own[sid, HITS]):
@@ -121,7 +125,8 @@ def hold_prefix(e, sid):
     slot = e.slots[ctl[SLOTS_FREE]]
     e.own[sid, SLOT] = slot
     most = (e.seq[sid, KNOWN] - 1) // ctl[BLOCK_SIZE]
-    numbers = contents(e, sid, 0, most)
+    contents(e, sid, 0, most)
+    numbers = e.numbers
     hosted = e.host.shape[0] > 0
     page, row, hits, idle, loading = -1, 0, 0, 0, 0
     while hits < most:
@@ -156,7 +161,8 @@ def load(e, sid):
     for i in range(e.seq[sid, BLOCKS]):
         if e.held[slot, i] < 0:
             _take(e, slot, i, i + 1)
-            row = enter(e, contents(e, sid, i, i + 1)[0], e.held[slot, i], row)
+            contents(e, sid, i, i + 1)
+            row = enter(e, e.numbers[0], e.held[slot, i], row)
     e.host_ctl[H_LOADED] += e.own[sid, LOADING]
     e.flt[RELOAD] += e.own[sid, LOADING] * e.flt[RELOAD_BLOCK]
     e.own[sid, LOADING] = 0
@@ -237,7 +243,8 @@ def commit(e, sid, computed, own):
     if begin >= full:
         return
     slot = e.own[sid, SLOT]
-    numbers = contents(e, sid, begin, full)
+    contents(e, sid, begin, full)
+    numbers = e.numbers
     row = 0
     for i in range(begin, full):
         b = e.held[slot, i]
@@ -263,7 +270,8 @@ def release(e, sid):
 def pin(e, sid, most):
     """Hold the cached blocks, at most `most`, with which a request begins; returns them."""
     _changed(e)
-    numbers = contents(e, sid, 0, most)
+    contents(e, sid, 0, most)
+    numbers = e.numbers
     blocks = np.empty(most, np.int32)
     for i in range(most):
         b = first_block(e, numbers[i]) - 1

@@ -56,7 +56,7 @@ def number_runs(hash_ids, hash_start):
 
 @njit(cache=True)
 def contents(e, sid, begin, end):
-    """Numbers of the contents of blocks `begin` to `end` of a sequence, in ``e.numbers`` from 0 on.
+    """Write the numbers of the contents of blocks `begin` to `end` of a sequence into ``e.numbers``, from 0 on.
 
     Where the trace says nothing about its tokens they are the sequence's own.
     """
@@ -77,7 +77,6 @@ def contents(e, sid, begin, end):
     own = e.chain_block[1] + sid * e.numbers.size
     for k in range(i, end):
         numbers[k - begin] = own + k
-    return numbers
 
 
 @njit(cache=True)
