@@ -6,14 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rota.contracts.columns import MAX_STEP_TOKENS
-from rota.contracts.serving import DECODE, PREFILL
+from rota.contracts.serving import DECODE, H_BLOCKS, H_KNOWN, H_MAX_NEW, H_PHASE, H_PROMPT, H_SID, HELD_COLUMNS, PREFILL
 from rota.errors import InputError
 from rota.policies.admission.aggressive import Aggressive
 from rota.policies.admission.conservative import Conservative
 from rota.policies.admission.lightllm import LightLLM
 from rota.policies.admission.oracle import OracleLengths
 from rota.policies.admission.past_future import PastFuture, uniform
-from rota.policies.admission.peak import peak
+from rota.policies.admission.peak import fits, peak, stock, worst_peak
 from tests.policies.views import ColumnsView, Row, build
 
 
@@ -114,24 +114,47 @@ def test_whoever_finds_the_engine_empty_joins(part):
 
 
 def test_memory_that_others_pin_is_not_there():
-    view = ColumnsView(*build([decoding(20, 2)], [fresh(20)], free=50, total=100, size=1))
-    part = Conservative(peak=True)
-    part.start(view.limits)
-    part.begin(view)
     # 29 of 100 blocks belong to nobody that runs
-    assert part._room == 71
+    for limit, joins in ((21, True), (22, False)):
+        view = ColumnsView(*build([decoding(20, 2, 10)], [fresh(20, limit)], free=50, total=100, size=1))
+        part = Conservative()
+        part.start(view.limits)
+        part.begin(view)
+        # 22 tokens held and 7 to come; 21 held and limit - 1 to come: fewer than 71 fit
+        assert part.admits(view.seq(1), 29) == joins
 
 
 def test_unfinished_prompts_count_their_chunks():
-    part = OracleLengths(np.array([10, 10]))
     seq, tim, ctl = build([Row(40, 8, PREFILL, prompt=40)], [fresh(30)], free=150, total=200, size=1)
     ctl[MAX_STEP_TOKENS] = 9  # 8 for prompts while one sequence runs
     view = ColumnsView(seq, tim, ctl)
+    part = OracleLengths(np.array([10, 10]))
     part.start(view.limits)
     part.begin(view)
-    assert (part._held.tolist(), part._left.tolist()) == ([41], [[9 + 3]])  # 32 tokens in 4 steps
     assert part.admits(view.seq(1), 20)
-    assert part._left[0, 1] == 9 + 7  # 30 more behind them: 62 tokens in 8 steps
+    held, left = stock(part._table, np.full((1, 2), 10), 1, part._chunk)
+    assert held.tolist() == [41, 31]
+    assert left.tolist() == [[9 + 3, 9 + 7]]  # 32 tokens in 4 steps; 30 more behind them: 62 tokens in 8 steps
+
+
+tables = st.lists(st.tuples(st.integers(1, 60), st.integers(0, 9), st.integers(0, 40), st.booleans()), min_size=1, max_size=9)
+
+
+@given(tables, st.integers(1, 4), st.integers(1, 30), st.integers(0, 400), st.integers(1, 3), st.integers(0, 99))
+def test_what_fits_is_what_a_walk_through_all_steps_says(rows, size, chunk, capacity, futures, seed):
+    """The certain cases are answered without the peak, and must be answered alike."""
+    table = np.zeros((len(rows), HELD_COLUMNS), np.int64)
+    for row, (prompt, generated, blocks, decodes) in zip(table, rows, strict=True):
+        row[H_PROMPT], row[H_KNOWN], row[H_BLOCKS], row[H_PHASE] = prompt, prompt + generated, blocks, DECODE if decodes else PREFILL
+    outputs = np.random.default_rng(seed).integers(1, 50, (futures, len(rows)))
+    held, left = stock(table, outputs, size, chunk)
+    used = 70
+    room = capacity - max(0, used - table[:, H_BLOCKS].sum()) * size
+    peaks = [stepwise_peak(held.tolist(), future.tolist()) for future in left]
+    assert worst_peak(held, left) == max(peaks)
+    assert fits(table, outputs, used, size, chunk, float(capacity), True) == (max(peaks) < room)
+    ends = max(int(held.sum() + future.sum()) for future in left)
+    assert fits(table, outputs, used, size, chunk, float(capacity), False) == (ends < room)
 
 
 # ---- Past-Future -------------------------------------------------------------------------------------------------------------------
@@ -153,7 +176,9 @@ def with_past(lengths, **options):
 
 def drawn(part, generated, max_new, n=4000):
     part._futures = 1
-    return part.outputs(np.arange(n), np.full(n, generated), np.full(n, max_new))[0]
+    table = np.zeros((n, HELD_COLUMNS), np.int64)
+    table[:, H_SID], table[:, H_KNOWN], table[:, H_MAX_NEW] = np.arange(n), generated, max_new
+    return part.outputs(table)[0]
 
 
 @given(st.lists(st.integers(1, 90), min_size=2, max_size=30), st.integers(1, 95), st.integers(0, 9))
@@ -216,14 +241,14 @@ def test_futures_are_fewer_in_large_batches_and_the_worst_counts():
     assert part._futures == 4
     part = PastFuture(reserve=0.0, initial=10, futures=5)
     engine = Engine(part, [decoding(20, 5, 60)], [fresh(20, 60)] * 3)
-    held, left = part._held, part._left
-    part._room = 10**9
+    table = part._table
+    part._capacity = 10.0**9
     assert part.admits(engine.view.seq(1), 10)
-    worst = peak(np.broadcast_to(part._held, part._left.shape), part._left).max()
-    assert part.demand(part._held, part._left) == worst
-    for room, fits in ((worst, False), (worst + 1, True)):
-        part._held, part._left, part._prompt, part._room = held, left, 0, room
-        assert part.admits(engine.view.seq(1), 10) == fits
+    held, left = stock(part._table, part.outputs(part._table), 1, part._chunk)
+    assert left.shape == (5, 2)
+    for capacity, fits_too in ((peak(np.broadcast_to(held, left.shape), left).max(), False), (worst_peak(held, left) + 1, True)):
+        part._table, part._capacity = table, float(capacity)
+        assert part.admits(engine.view.seq(1), 10) == fits_too
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from rota.contracts.serving import H_MAX_NEW
 from rota.errors import InputError
 from rota.policies.admission.peak import Forecast, Ints
 from rota.policies.batching.policy import flag
@@ -26,10 +27,6 @@ class Conservative(Forecast):
         super().__init__(float(overcommit))
         self.peak = flag("peak", peak)
 
-    def outputs(self, sids: Ints, generated: Ints, max_new: Ints) -> Ints:
+    def outputs(self, table: Ints) -> Ints:
         """As long as allowed."""
-        return max_new[None]
-
-    def demand(self, held: Ints, left: Ints) -> int:
-        """The peak, or the sum of all ends."""
-        return super().demand(held, left) if self.peak else int(held.sum() + left.sum())
+        return table[:, H_MAX_NEW].copy()[None]

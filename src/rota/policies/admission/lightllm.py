@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rota.contracts.serving import EngineView, Limits
+from rota.contracts.serving import H_KNOWN, H_MAX_NEW, H_PROMPT, EngineView, Limits
 from rota.policies.admission.peak import Forecast, Ints
 from rota.policies.batching.policy import share
 
@@ -33,8 +33,10 @@ class LightLLM(Forecast):
         self._busy = blocks - view.free_blocks >= self.router_token_ratio * blocks
         super().begin(view)
 
-    def outputs(self, sids: Ints, generated: Ints, max_new: Ints) -> Ints:
+    def outputs(self, table: Ints) -> Ints:
         """The rule of thumb."""
+        allowed = table[:, H_MAX_NEW]
         if self._busy:
-            return max_new[None]
-        return np.minimum(max_new, np.maximum((1.1 * generated).astype(np.int64), 1024))[None]
+            return allowed.copy()[None]
+        generated = table[:, H_KNOWN] - table[:, H_PROMPT]
+        return np.minimum(allowed, np.maximum((1.1 * generated).astype(np.int64), 1024))[None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from rota.contracts.serving import H_SID
 from rota.policies.admission.peak import Forecast, Ints
 
 
@@ -20,6 +21,6 @@ class OracleLengths(Forecast):
         super().__init__()
         self.lengths = np.zeros(0, np.int64) if lengths is None else lengths
 
-    def outputs(self, sids: Ints, generated: Ints, max_new: Ints) -> Ints:
+    def outputs(self, table: Ints) -> Ints:
         """The truth."""
-        return np.asarray(self.lengths[sids][None])
+        return np.asarray(self.lengths[table[:, H_SID]][None])

@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from rota.contracts.serving import EngineView, Limits, SeqView
+from rota.contracts.serving import H_KNOWN, H_MAX_NEW, H_PROMPT, H_SID, EngineView, Limits, SeqView
 from rota.errors import InputError
 from rota.jit import njit
 from rota.policies.admission.peak import Forecast, Ints
@@ -77,31 +77,33 @@ class PastFuture(Forecast):
         self._next = (self._next + 1) % self.window
         self._count = min(self._count + 1, self.window)
 
-    def outputs(self, sids: Ints, generated: Ints, max_new: Ints) -> Ints:
+    def outputs(self, table: Ints) -> Ints:
         """Fresh requests: any of the recent lengths. Others: by inverse CDF between what they have, all that are longer, and the limit."""
-        return draw(uniform(self.seed + self._attempt, sids, self._futures), self._sorted, generated, max_new)
+        return draw(table, self._sorted, self.seed + self._attempt, self._futures)
 
 
 @njit(cache=True)
-def draw(luck: NDArray[np.float64], past: Ints, generated: Ints, max_new: Ints) -> Ints:
-    """Output lengths, int64 (futures, n), by numbers in [0, 1) and the recent lengths in ascending order."""
-    futures, n = luck.shape
+def draw(table: Ints, past: Ints, seed: int, futures: int) -> Ints:
+    """Output lengths, int64 (futures, n), of a table's rows, by their own random numbers and the recent lengths in ascending order."""
+    n = len(table)
+    luck = uniform(seed, table[:, H_SID], futures)
     out = np.empty((futures, n), np.int64)
     last = len(past)
     for i in range(n):
-        first = np.searchsorted(past, generated[i], side="right")
-        steps = last - first + (1 if max_new[i] > past[-1] else 0)
+        generated, limit = table[i, H_KNOWN] - table[i, H_PROMPT], table[i, H_MAX_NEW]
+        first = np.searchsorted(past, generated, side="right")
+        steps = last - first + (1 if limit > past[-1] else 0)
         for k in range(futures):
-            if generated[i] == 0:
+            if generated == 0:
                 length = past[int(luck[k, i] * last)]
             else:
                 rank = luck[k, i] * steps
                 below = int(rank)
                 at = first + below - 1
-                low = generated[i] if below == 0 else past[min(at, last - 1)]
-                high = past[at + 1] if at + 1 < last else max_new[i]
+                low = generated if below == 0 else past[min(at, last - 1)]
+                high = past[at + 1] if at + 1 < last else limit
                 length = int(low + (rank - below) * (high - low))
-            out[k, i] = min(length, max_new[i])
+            out[k, i] = min(length, limit)
     return out
 
 

@@ -66,96 +66,89 @@ class Forecast:
     spare = 0
     learns = True
     again = math.inf
+    #: Whether the peak must fit; otherwise all that each will hold at its end must fit together.
+    peak = True
 
     def __init__(self, scale: float = 1.0) -> None:
         self.scale = scale
 
-    def outputs(self, sids: Ints, generated: Ints, max_new: Ints) -> Ints:
-        """Predicted output lengths of requests with `generated` tokens so far: int64 (futures, n)."""
+    def outputs(self, table: Ints) -> Ints:
+        """Predicted output lengths, int64 (futures, n), of the rows of a table like `EngineView.held`."""
         raise NotImplementedError
-
-    def demand(self, held: Ints, left: Ints) -> int:
-        """Memory that must be there, in tokens, in the worst future."""
-        return worst_peak(held, left)
 
     def start(self, limits: Limits) -> None:
         """A new engine: forget everything."""
         self._limits = limits
+        self._capacity = self.scale * limits.blocks * limits.block_size
         self._row = np.zeros((1, HELD_COLUMNS), np.int64)
 
     def begin(self, view: EngineView) -> None:
         """Take stock of who runs."""
-        table = view.held
-        size = self._limits.block_size
-        pinned = max(0, self._limits.blocks - view.free_blocks - int(table[:, H_BLOCKS].sum()))
-        self._room = self.scale * self._limits.blocks * size - pinned * size
-        self._prompt = 0
-        self._chunk = max(1, self._limits.max_step_tokens - len(table))
-        self._held, self._left, self._prompt = self._ahead(table)
+        self._table = view.held
+        self._used = self._limits.blocks - view.free_blocks
+        self._chunk = max(1, self._limits.max_step_tokens - len(self._table))
 
     def admits(self, seq: SeqView, free: int) -> bool:
         """Whether the most that this and all others will hold fits. True: it has joined."""
         row = self._row[0]
         row[H_SID], row[H_PROMPT], row[H_KNOWN], row[H_MAX_NEW], row[H_PHASE] = seq.sid, seq.n_prompt, seq.n_known, seq.max_new, WAITING
-        held, left, prompt = self._ahead(self._row)
-        held, left = np.append(self._held, held), joined(self._left, left)
-        if len(self._held) and self.demand(held, left) >= self._room:
+        table = np.concatenate((self._table, self._row))
+        size = self._limits.block_size
+        if len(table) > 1 and not fits(table, self.outputs(table), self._used, size, self._chunk, self._capacity, self.peak):
             return False
-        self._held, self._left, self._prompt = held, left, prompt
+        self._table = table
         return True
 
     def finished(self, seq: SeqView) -> None:
         """Nothing to learn."""
 
-    def _ahead(self, table: Ints) -> tuple[Ints, Ints, int]:
-        """Tokens held, int64 (n,), steps left, int64 (futures, n), and prompt tokens queued with those of `table`."""
-        held, waits, prompt = stock(table, self._prompt, self._chunk, self._limits.block_size - 1)
-        generated = table[:, H_KNOWN] - table[:, H_PROMPT]
-        return held, ahead(self.outputs(table[:, H_SID], generated, table[:, H_MAX_NEW]), generated, waits), prompt
+
+@njit(cache=True)
+def fits(table: Ints, outputs: Ints, used: int, size: int, chunk: int, capacity: float, peak: bool) -> bool:
+    """Whether the worst future of a table's rows stays below `capacity` tokens, less those of `used` blocks that are none of theirs."""
+    held, left = stock(table, outputs, size, chunk)
+    room = capacity - max(0, used - table[:, H_BLOCKS].sum()) * size
+    if held.sum() + most_left(left) < room:  # all ends together, which are never less than the peak
+        return True
+    return peak and worst_peak(held, left) < room
 
 
 @njit(cache=True)
-def stock(table: Ints, queued: int, chunk: int, slack: int) -> tuple[Ints, Ints, int]:
-    """Tokens that each sequence holds, steps until its prompt is computed behind `queued` tokens of others, and what is queued then."""
-    n = len(table)
-    held, waits = np.empty(n, np.int64), np.zeros(n, np.int64)
-    for i in range(n):
-        held[i] = table[i, H_KNOWN] + slack
+def stock(table: Ints, outputs: Ints, size: int, chunk: int) -> tuple[Ints, Ints]:
+    """Tokens that each row holds, int64 (n,), and its steps left, int64 (futures, n): prompts wait for those before them, a chunk a step."""
+    held, left = np.empty(len(table), np.int64), np.empty_like(outputs)
+    queued = 0
+    for i in range(len(table)):
+        known = table[i, H_KNOWN]
+        held[i] = known + size - 1
+        wait = 0
         if table[i, H_PHASE] != DECODE:
-            queued += table[i, H_KNOWN] - table[i, H_COMPUTED]
-            waits[i] = (queued + chunk - 1) // chunk - 1
+            queued += known - table[i, H_COMPUTED]
+            wait = (queued + chunk - 1) // chunk - 1
             held[i] += 1  # where prompts do not run beside decodes, it gets its first token before they move on
-    return held, waits, queued
+        for k in range(len(outputs)):
+            left[k, i] = max(outputs[k, i] - (known - table[i, H_PROMPT]) - 1, 0) + wait
+    return held, left
 
 
 @njit(cache=True)
-def ahead(outputs: Ints, generated: Ints, waits: Ints) -> Ints:
-    """Steps left, by future."""
-    left = np.empty_like(outputs)
-    for k in range(outputs.shape[0]):
-        for i in range(outputs.shape[1]):
-            left[k, i] = max(outputs[k, i] - generated[i] - 1, 0) + waits[i]
-    return left
-
-
-@njit(cache=True)
-def joined(left: Ints, more: Ints) -> Ints:
-    """One more column."""
-    futures, n = left.shape
-    out = np.empty((futures, n + 1), np.int64)
-    out[:, :n] = left
-    out[:, n] = more[:, 0]
-    return out
+def most_left(left: Ints) -> int:
+    """Steps left of all sequences together, in the future where they are most."""
+    most = 0
+    for k in range(len(left)):
+        most = max(most, left[k].sum())
+    return most
 
 
 @njit(cache=True)
 def worst_peak(held: Ints, left: Ints) -> int:
     """`peak` of sequences that hold the same in all futures, int64 (n,), in the worst of them: `left` is int64 (futures, n)."""
     worst = 0
-    for k in range(left.shape[0]):
-        order = np.argsort(-left[k])
+    for k in range(len(left)):
+        ends = np.sort((left[k] << 32) + held)  # by steps left, which nobody has 2^31 of, and what is held goes along
         together = 0
-        for i in range(len(order)):
-            together += held[order[i]]
-            worst = max(worst, together + left[k, order[i]] * (i + 1))
+        for i in range(1, len(ends) + 1):
+            end = ends[-i]
+            together += end & 0xFFFFFFFF
+            worst = max(worst, together + (end >> 32) * i)
     return worst

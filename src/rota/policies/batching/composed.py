@@ -1,8 +1,8 @@
 """One batching policy from five small decisions: composition, order, admission, victim and retention.
 
 The composition says which tokens share a step and how much memory an admission takes; here the known ones are rows of a table. The
-other decisions are objects (`rota.policies.parts`). Put together from first-come order, aggressive admission and the victim that each
-has by nature, a composition decides exactly as the policy of its name does.
+other decisions are objects (`rota.policies.parts`); those about the queue are asked by `Intake`. Put together from first-come order,
+aggressive admission and the victim that each has by nature, a composition decides exactly as the policy of its name does.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from rota.contracts.serving import ALWAYS, ARRIVAL, FINISH, EngineView, Ledger, Limits, StepPlan, Work
+from rota.contracts.serving import ALWAYS, ARRIVAL, FINISH, EngineView, Limits, StepPlan, Work
 from rota.errors import InputError
 from rota.policies.batching.compositions import COMPOSITIONS
+from rota.policies.batching.intake import Intake
 from rota.policies.batching.policy import Batching, step_tokens, whole
 from rota.policies.batching.recompute import by_arrival, make_room
-from rota.policies.parts import Admission, Order, TimedOrder, Victim
+from rota.policies.parts import Admission, Order, Victim
 from rota.policies.retention.pins import Pins
 
 
@@ -46,8 +47,8 @@ class Composed(Batching):
         if batching not in COMPOSITIONS:
             raise InputError(f"batching must be one of {', '.join(COMPOSITIONS)}, not {batching!r}")
         shape = self.shape = COMPOSITIONS[batching]
-        self.parts = order, admission, victim
-        self.pins = pins
+        self.victim, self.pins = victim, pins
+        self._intake = Intake(order, admission, pins, shape, prefix_caching)
         self.order = order.keeps
         self.max_seqs = shape.seqs if max_num_seqs is None else whole("max_num_seqs", max_num_seqs)
         tokens = shape.tokens if max_num_batched_tokens is None else max_num_batched_tokens
@@ -59,47 +60,33 @@ class Composed(Batching):
         wants |= {"chunk"} if shape.chunked else set()
         wants |= {"pin"} if pins else set()
         self.requires = frozenset(wants | ({"prefix_cache"} if prefix_caching else set()))
-        #: Whether a refusal stands until something changes, because asking again at every step could answer otherwise.
-        self._sticky = order.dynamic or admission.learns
-        self._timed = order if isinstance(order, TimedOrder) else None
+        self._dynamic = order.dynamic
         self._by_chunk = shape.reserve == "chunk"
         self._headroom = 0 if self._by_chunk else 1
 
     def start(self, limits: Limits) -> None:
         """Take over an engine's limits."""
         super().start(limits)
-        order, admission, _ = self.parts
-        order.start(limits)
-        admission.start(limits)
-        if self.pins:
-            self.pins.start(limits)
-        self.longest = min(self.longest, (limits.blocks - admission.spare) * limits.block_size)
         self._budget = self.max_step_tokens or (ALWAYS if self.shape.hybrid else max(2048, limits.max_len))
-        if not self.shape.chunked:
-            self.longest = min(self.longest, self._budget)
-        self._refused = False
-        self._again = math.inf
+        self.longest = self._intake.start(limits, self.longest if self.shape.chunked else min(self.longest, self._budget))
         #: The plan before only evicted: this one, at the same instant, is its second half and admits nobody.
         self._evicting = False
-        #: A pin was dropped for the first in the queue.
-        self._yielded = False
 
     def plan(self, view: EngineView) -> StepPlan:
         """What the parts decide."""
-        self._listen(view)
+        self._intake.listen(view)
         if not self.pins:
             return self._decide(view)
         pin, unpin = self.pins.follow(view)
         if pin or unpin:
             # what that leaves free the engine says best; it asks again at once
-            self._refused = False
+            self._intake.refused = False
             return StepPlan(decode=False, pin=pin, unpin=unpin)
         plan = self._decide(view)
         return plan._replace(unpin=self.pins.take(), wake=plan.wake | FINISH, wake_at=min(plan.wake_at, self.pins.expiry))
 
     def _decide(self, view: EngineView) -> StepPlan:
         evicting, self._evicting = self._evicting, False
-        self._yielded = False
         if not self.shape.hybrid:
             return self._prompts_first(view, evicting)
         tokens, free = view.n_decode, view.free_blocks - view.decode_need
@@ -109,7 +96,7 @@ class Composed(Batching):
         if not self._by_chunk and free < 1 and tokens:
             if self._dropped_pin(view, evicting):
                 return StepPlan(decode=False)
-            evicted, tokens, free = make_room(view, self.parts[2].rank)
+            evicted, tokens, free = make_room(view, self.victim.rank)
             if evicted and self.prefix_caching:
                 return self._evict_only(view, evicted[0])
         if view.n_prefill and self.shape.chunked:
@@ -117,81 +104,44 @@ class Composed(Batching):
         if self._by_chunk and free < 0:
             if self._dropped_pin(view, evicting):
                 return StepPlan(decode=False)
-            return self._evict_only(view, self.parts[2].rank(view.running)[-1].sid)
+            return self._evict_only(view, self.victim.rank(view.running)[-1].sid)
         if evicted:
             return self._evict(view, work, evicted)
         if evicting and not work and not view.n_decode:
             evicting = False  # nothing is left that the evictions could have made room for
+        intake = self._intake
         seats = self.max_seqs - view.n_running
         waits = view.n_waiting
-        refused = self._refused
+        refused = intake.refused
         if waits and tokens < self._budget and seats > 0 and not evicting and not refused:
             begun = len(work)
-            refused, rejected, known = self._admit(view, work, self._budget - tokens, free, seats)
+            refused, rejected, known = intake.fill(view, work, self._budget - tokens, free, seats)
             if rejected:
                 return StepPlan(tuple(work), bool(work), reject=rejected)
-            if self._yielded and len(work) == begun:
+            if intake.yielded and len(work) == begun:
                 return StepPlan(decode=False)
             left = known or left
-            tokens += sum(item.n_tokens for item in work[begun:])
+            tokens += sum([item.n_tokens for item in work[begun:]])
             seats -= len(work) - begun
             waits -= len(work) - begun
         return self._hold(work, left, tokens < self._budget and seats > 0, waits, refused, evicting)
 
-    def _hold(self, work: list[Work], left: int, room: bool, waits: int, refused: bool, evicting: bool) -> StepPlan:
-        """The plan, for as long as asking again would give the same one."""
-        if len(work) > 1 or evicting or self._yielded or (refused and self.prefix_caching and not self._sticky):
-            return StepPlan(tuple(work), headroom=self._headroom)
-        wake = FINISH
-        if room and not waits:
-            wake = ARRIVAL | FINISH if work else ARRIVAL
-        elif self.parts[0].dynamic:
-            wake = ARRIVAL | FINISH
-        repeat = left // work[0].n_tokens if work else ALWAYS
-        until = self._until() if room and waits else math.inf
-        return StepPlan(tuple(work), repeat=repeat, wake=wake, headroom=self._headroom, wake_at=until)
-
-    def _until(self) -> float:
-        """When those who wait are to be asked for again although nothing happens."""
-        until = self._timed.until if self._timed else math.inf
-        return min(until, self._again) if self._refused else until
-
     def _prompts_first(self, view: EngineView, evicting: bool) -> StepPlan:
+        intake = self._intake
         seats = self.max_seqs - view.n_running
         waits = view.n_waiting
-        if waits and seats > 0 and not evicting and not self._refused:
+        if waits and seats > 0 and not evicting and not intake.refused:
             work: list[Work] = []
-            _, rejected, _ = self._admit(view, work, self._budget, view.free_blocks, seats)
-            if work or rejected or self._yielded:
+            _, rejected, _ = intake.fill(view, work, self._budget, view.free_blocks, seats)
+            if work or rejected or intake.yielded:
                 return StepPlan(tuple(work), False, reject=rejected)
         if view.n_decode and view.free_blocks - view.decode_need < 1:
             if self._dropped_pin(view, evicting):
                 return StepPlan(decode=False)
-            evicted, _, _ = make_room(view, self.parts[2].rank)
+            evicted, _, _ = make_room(view, self.victim.rank)
             if evicted:
                 return self._evict_only(view, evicted[0]) if self.prefix_caching else self._evict(view, [], evicted)
-        return self._hold([], 0, seats > 0, waits, self._refused, evicting)
-
-    def _dropped_pin(self, view: EngineView, evicting: bool) -> bool:
-        """Whether a pin could be dropped before anybody who runs is evicted; then the engine asks again at once."""
-        if self.pins is None or not self.pins.yield_to(None, view.n_running):
-            return False
-        self._evicting = evicting
-        return True
-
-    def _listen(self, view: EngineView) -> None:
-        """Tell the parts what has arrived and finished."""
-        order, admission, _ = self.parts
-        if view.now >= self._until():
-            self._refused = False
-        for seq in view.finished:
-            order.finished(seq)
-            admission.finished(seq)
-            self._refused = False
-        for seq in view.arrived:
-            order.joins(seq, False)
-            if order.dynamic:
-                self._refused = False
+        return self._hold([], 0, seats > 0, waits, intake.refused, evicting)
 
     def _continue(
         self, view: EngineView, work: list[Work], evicted: Sequence[int], tokens: int, free: int
@@ -213,59 +163,30 @@ class Composed(Batching):
             tokens += n
         return left, tokens, free
 
-    def _admit(
-        self, view: EngineView, work: list[Work], budget: int, free: int, seats: int
-    ) -> tuple[bool, tuple[int, ...], int]:
-        """Add prompts to `work`, in order. (whether one was refused, which can never run, tokens that the last one has left)."""
-        order, admission, _ = self.parts
-        ledger: Ledger | None = view.ledger() if self.prefix_caching else None
-        admission.begin(view)
-        rejected: list[int] = []
-        left = 0
-        for seq in order.queue(view):
-            known = seq.n_known
-            if known > self.longest:
-                order.leaves(seq, False)
-                if self.pins:
-                    self.pins.rejected(seq)
-                rejected.append(seq.sid)
-                continue
-            hit = seq.n_reusable if ledger else 0
-            n = known - hit
-            if n > budget:
-                if not self.shape.chunked:
-                    break
-                n = budget
-            upto = hit + n if self._by_chunk else known
-            need = ledger.need(seq.sid, upto) if ledger else -(-upto // self.block_size)
-            if need > free or not admission.admits(seq, free - need):
-                if self.pins and self.pins.yield_to(seq, view.n_running + len(work)):
-                    self._yielded = True
-                    return False, tuple(rejected), left
-                self._refused = self._sticky
-                self._again = view.now + admission.again
-                return True, tuple(rejected), left
-            order.leaves(seq, True)
-            if ledger:
-                ledger.reserve(seq.sid, upto)
-            if self.pins:
-                self.pins.admitted(seq, hit, view.now)
-            free -= need
-            budget -= n
-            seats -= 1
-            left = known - hit
-            work.append(Work(seq.sid, n, 0 if self._by_chunk else known))
-            if budget == 0 or seats == 0:
-                break
-        return False, tuple(rejected), left
+    def _hold(self, work: list[Work], left: int, room: bool, waits: int, refused: bool, evicting: bool) -> StepPlan:
+        """The plan, for as long as asking again would give the same one."""
+        intake = self._intake
+        if len(work) > 1 or evicting or intake.yielded or (refused and self.prefix_caching and not intake.sticky):
+            return StepPlan(tuple(work), headroom=self._headroom)
+        wake = FINISH
+        if room and not waits:
+            wake = ARRIVAL | FINISH if work else ARRIVAL
+        elif self._dynamic:
+            wake = ARRIVAL | FINISH
+        repeat = left // work[0].n_tokens if work else ALWAYS
+        until = intake.until() if room and waits else math.inf
+        return StepPlan(tuple(work), repeat=repeat, wake=wake, headroom=self._headroom, wake_at=until)
 
-    def _evict(self, view: EngineView, work: list[Work], evicted: Sequence[int]) -> StepPlan:
-        for sid in evicted:
-            self.parts[0].joins(view.seq(sid), True)
-            if self.pins:
-                self.pins.evicted(view.seq(sid))
-        self._refused = False
-        return StepPlan(tuple(work), evict=tuple(evicted))
+    def _dropped_pin(self, view: EngineView, evicting: bool) -> bool:
+        """Whether a pin could be dropped before anybody who runs is evicted; then the engine asks again at once."""
+        if self.pins is None or not self.pins.yield_to(None, view.n_running):
+            return False
+        self._evicting = evicting
+        return True
+
+    def _evict(self, view: EngineView, work: list[Work], evicted: tuple[int, ...]) -> StepPlan:
+        self._intake.evicted(view, evicted)
+        return StepPlan(tuple(work), evict=evicted)
 
     def _evict_only(self, view: EngineView, sid: int) -> StepPlan:
         """Evict one and be asked again at once: only the engine knows what of its blocks is shared, and so what that frees."""
