@@ -90,7 +90,7 @@ def test_counters_equal_a_recount_and_the_smallest_comes_next(cost, scenario):
     for batching in COMPOSITIONS:
         order = Recounted(cost, (1.0, 2.0, 0.5))
         simulate(scenario.trace, composed(order, 6, batching), scenario.engine)
-        assert not order._queued and len(order._paid) <= 6  # the last to finish are not reported any more
+        assert not order._queued and len(order._running) <= 6 and not order._evicted  # the last to finish are not reported any more
 
 
 def test_the_recount_has_something_to_check():

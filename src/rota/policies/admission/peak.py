@@ -80,23 +80,27 @@ class Forecast:
         """A new engine: forget everything."""
         self._limits = limits
         self._capacity = self.scale * limits.blocks * limits.block_size
-        self._row = np.zeros((1, HELD_COLUMNS), np.int64)
+        #: Who runs and who has joined in this plan, as `EngineView.held`.
+        self._table = np.zeros((limits.max_seqs + 1, HELD_COLUMNS), np.int64)
 
     def begin(self, view: EngineView) -> None:
         """Take stock of who runs."""
-        self._table = view.held
+        held = view.held
+        self._n = len(held)
+        self._table[: self._n] = held
         self._used = self._limits.blocks - view.free_blocks
-        self._chunk = max(1, self._limits.max_step_tokens - len(self._table))
+        self._chunk = max(1, self._limits.max_step_tokens - self._n)
 
     def admits(self, seq: SeqView, free: int) -> bool:
         """Whether the most that this and all others will hold fits. True: it has joined."""
-        row = self._row[0]
-        row[H_SID], row[H_PROMPT], row[H_KNOWN], row[H_MAX_NEW], row[H_PHASE] = seq.sid, seq.n_prompt, seq.n_known, seq.max_new, WAITING
-        table = np.concatenate((self._table, self._row))
-        size = self._limits.block_size
-        if len(table) > 1 and not fits(table, self.outputs(table), self._used, size, self._chunk, self._capacity, self.peak):
-            return False
-        self._table = table
+        row = self._table[self._n]
+        row[H_SID], row[H_PROMPT], row[H_KNOWN], row[H_MAX_NEW] = seq.sid, seq.n_prompt, seq.n_known, seq.max_new
+        row[H_COMPUTED], row[H_BLOCKS], row[H_PHASE] = 0, 0, WAITING
+        if self._n:
+            table, size = self._table[: self._n + 1], self._limits.block_size
+            if not fits(table, self.outputs(table), self._used, size, self._chunk, self._capacity, self.peak):
+                return False
+        self._n += 1
         return True
 
     def finished(self, seq: SeqView) -> None:

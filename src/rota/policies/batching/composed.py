@@ -63,6 +63,8 @@ class Composed(Batching):
         self._dynamic = order.dynamic
         self._by_chunk = shape.reserve == "chunk"
         self._headroom = 0 if self._by_chunk else 1
+        #: Decodes alone, by what ends that.
+        self._decodes = {wake: StepPlan(repeat=ALWAYS, wake=wake, headroom=self._headroom) for wake in (FINISH, ARRIVAL, ARRIVAL | FINISH)}
 
     def start(self, limits: Limits) -> None:
         """Take over an engine's limits."""
@@ -173,9 +175,10 @@ class Composed(Batching):
             wake = ARRIVAL | FINISH if work else ARRIVAL
         elif self._dynamic:
             wake = ARRIVAL | FINISH
-        repeat = left // work[0].n_tokens if work else ALWAYS
         until = intake.until() if room and waits else math.inf
-        return StepPlan(tuple(work), repeat=repeat, wake=wake, headroom=self._headroom, wake_at=until)
+        if not work:
+            return self._decodes[wake] if until == math.inf else self._decodes[wake]._replace(wake_at=until)
+        return StepPlan(tuple(work), repeat=left // work[0].n_tokens, wake=wake, headroom=self._headroom, wake_at=until)
 
     def _dropped_pin(self, view: EngineView, evicting: bool) -> bool:
         """Whether a pin could be dropped before anybody who runs is evicted; then the engine asks again at once."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 import numpy as np
 
 from rota.contracts.offline import Ints, Job
-from rota.contracts.serving import ALWAYS, H_KNOWN, H_SID, EngineView, Limits, Pin, StepPlan, Work
+from rota.contracts.serving import ALWAYS, EngineView, Limits, StepPlan, Work
 from rota.errors import InputError
-from rota.policies.admission.peak import worst_peak
 from rota.policies.batching.policy import Batching, flag, whole
-from rota.policies.offline.groups import Group, ratios, shared_prefixes
+from rota.policies.offline.expected_use import ExpectedUse
+from rota.policies.offline.groups import Group, ranks, shared_prefixes
 from rota.policies.offline.progress import Progress
 from rota.workload.trace import Trace
 
@@ -99,12 +101,9 @@ class BatchLLM(Batching):
 
     def _expect(self, job: Job, output: Ints) -> None:
         """Order the groups, and note how long each request is expected to become."""
-        group, prefix = self._grouped
-        order = np.arange(int(group.max()) + 1)
-        if self.ratio_order:
-            order = np.argsort(-ratios(group, prefix, job.prompt, output), kind="stable")
-        self._shared, self._whole = prefix, job.prompt + output
-        self._rank: list[int] = np.argsort(order)[group].tolist()
+        group, self._shared = self._grouped
+        self._whole = job.prompt + output
+        self._rank = ranks(group, self._shared, job.prompt, output).tolist() if self.ratio_order else group.tolist()
 
     def start(self, limits: Limits) -> None:
         """Take over an engine's limits."""
@@ -120,7 +119,9 @@ class BatchLLM(Batching):
 
     def plan(self, view: EngineView) -> StepPlan:
         """One token for every decode, then chunks of unfinished prompts, then of new ones, group by group."""
-        pin, unpin = self._listen(view)
+        pin, unpin = self._progress.follow(view)
+        if pin or view.finished:
+            self._refused = False
         evicting, self._evicting = self._evicting, False
         if unpin:
             return StepPlan(decode=False, pin=pin, unpin=unpin)
@@ -148,27 +149,12 @@ class BatchLLM(Batching):
             return StepPlan(tuple(work), pin=pin)
         return StepPlan(tuple(work), repeat=left // work[0].n_tokens if work else ALWAYS, pin=pin)
 
-    def _listen(self, view: EngineView) -> tuple[tuple[Pin, ...], tuple[int, ...]]:
-        """Take in what has arrived and finished. Prefixes to hold from now on, and to let go of."""
-        for seq in view.finished:
-            self._progress.finish(seq.sid)
-            self._refused = False
-        if view.arrived:
-            self._progress.arrive(view.arrived)
-        pins = self._progress.open(view)
-        if pins:
-            self._refused = False
-        over = self._progress.over()
-        for group in over:
-            self._progress.close(group)
-        return pins, tuple(group.rank for group in over)
-
     def _admit(self, view: EngineView, work: list[Work], budget: int, free: int) -> StepPlan | None:
         """Add members of pending groups to `work`, in order; or what must be done first."""
         seats = self.max_seqs - view.n_running
         ledger, begun = view.ledger(), len(work)
-        growth: tuple[Ints, Ints] | None = None
-        pending = self._progress.pending
+        progress, pending = self._progress, self._progress.pending
+        use = ExpectedUse(self._shared, self._whole, self.block_size, view.held, self.max_seqs) if self.memory_centric else None
         for at in range(len(pending) - 1, -1, -1):
             group = pending[at]
             while group.waiting and (group.ready or group.leader < 0):
@@ -177,16 +163,13 @@ class BatchLLM(Batching):
                 seq = view.seq(group.waiting[-1])
                 known = seq.n_known
                 if known > self.longest:
-                    return StepPlan(decode=False, reject=(self._progress.reject(group),)) if len(work) == begun else None
+                    return StepPlan(decode=False, reject=(progress.reject(group),)) if len(work) == begun else None
                 alone = not work and view.n_running == 0
                 need = ledger.need(seq.sid, known)
                 if alone and need > free:
-                    return self._let_go([other for other in self._progress.held.values() if other is not group])
-                if self.memory_centric and need <= free:
-                    held, left = growth or self._expects(view.held[:, H_SID], view.held[:, H_KNOWN])
-                    more_held, more_left = self._expects(np.array([seq.sid]), np.array([known]))
-                    growth = np.append(held, more_held), np.append(left, more_left)
-                if not alone and (need > free - self._spare or not self._fits(group, growth)):
+                    return self._let_go([other for other in progress.held.values() if other is not group])
+                expected = use.join(seq.sid, known) + progress.blocks_with(group) if use else 0
+                if not alone and (need > free - self._spare or expected > self._most):
                     self._refused = True
                     return None
                 n = min(known - seq.n_reusable, budget)
@@ -195,27 +178,16 @@ class BatchLLM(Batching):
                 free -= need
                 budget -= n
                 seats -= 1
-                self._progress.join(group)
+                progress.join(group)
             if not group.waiting:
                 del pending[at]
         return None
-
-    def _expects(self, sids: Ints, known: Ints) -> tuple[Ints, Ints]:
-        """Tokens held beyond the prefix, rounded up to blocks, and tokens still to come, at least one."""
-        return known - self._shared[sids] + self.block_size - 1, np.maximum(self._whole[sids] - known, 1)
-
-    def _fits(self, group: Group, growth: tuple[Ints, Ints] | None) -> bool:
-        """Whether the budget will hold as sequences grow as expected, beside all prefixes and the group's own."""
-        if growth is None:
-            return True
-        prefixes = self._progress.prefix_blocks + (0 if group.ready else group.prefix // self.block_size)
-        return worst_peak(growth[0], growth[1][None]) // self.block_size + prefixes <= self._most
 
     def _make_room(self, view: EngineView) -> StepPlan:
         """The next step's decodes lack blocks: let go of a prefix that nobody uses now, or evict the sequence admitted last."""
         idle = self._progress.idle()
         if idle:
-            return self._let_go([max(idle, key=_rank)])
+            return self._let_go([max(idle, key=attrgetter("rank"))])
         self._refused = False
         sid = view.running[-1].sid
         self._progress.evict(sid)
@@ -227,7 +199,3 @@ class BatchLLM(Batching):
         for group in groups:
             self._progress.close(group)
         return StepPlan(decode=False, unpin=tuple(group.rank for group in groups))
-
-
-def _rank(group: Group) -> int:
-    return group.rank

@@ -77,3 +77,9 @@ def ratios(group: Ints, prefix: Ints, prompt: Ints, output: Ints) -> NDArray[np.
     shared = np.zeros(len(own))
     shared[group] = prefix
     return outputs / (own + shared)
+
+
+def ranks(group: Ints, prefix: Ints, prompt: Ints, output: Ints) -> Ints:
+    """Place of each request's group, int64 (n,): the most output per prompt token first, so that decodes run beside prompts of later ones."""
+    order = np.argsort(-ratios(group, prefix, prompt, output), kind="stable")
+    return np.argsort(order)[group]

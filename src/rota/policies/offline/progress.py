@@ -39,7 +39,21 @@ class Progress:
         self.held: dict[int, Group] = {}
         self.prefix_blocks = 0
 
-    def arrive(self, seqs: Iterable[SeqView]) -> None:
+    def follow(self, view: EngineView) -> tuple[tuple[Pin, ...], tuple[int, ...]]:
+        """Take in what has arrived and finished. Prefixes to hold from now on, and to let go of because nobody is left."""
+        for seq in view.finished:
+            group = self._groups[self._rank[seq.sid]]
+            group.running -= 1
+            group.unfinished -= 1
+        if view.arrived:
+            self._arrive(view.arrived)
+        pins = self._open(view) if self._opening else ()
+        over = [group for group in self.held.values() if group.unfinished == 0]
+        for group in over:
+            self.close(group)
+        return pins, tuple(group.rank for group in over)
+
+    def _arrive(self, seqs: Iterable[SeqView]) -> None:
         """Members that wait from now on, in order."""
         for seq in seqs:
             group = self._groups[self._rank[seq.sid]]
@@ -49,7 +63,7 @@ class Progress:
             group.unfinished += 1
         self.pending.sort(key=_last_first)
 
-    def open(self, view: EngineView) -> tuple[Pin, ...]:
+    def _open(self, view: EngineView) -> tuple[Pin, ...]:
         """Prefixes that have been computed since, to be held from now on."""
         pins = []
         for group in self._opening:
@@ -61,10 +75,6 @@ class Progress:
         if pins:
             self._opening = [group for group in self._opening if not group.ready]
         return tuple(pins)
-
-    def over(self) -> list[Group]:
-        """Groups that hold a prefix for nobody."""
-        return [group for group in self.held.values() if group.unfinished == 0]
 
     def idle(self) -> list[Group]:
         """Groups that hold a prefix while no member runs."""
@@ -79,11 +89,9 @@ class Progress:
             self._opening.append(group)
             self.prefix_blocks += group.prefix // self._size
 
-    def finish(self, sid: int) -> None:
-        """A member has finished."""
-        group = self._groups[self._rank[sid]]
-        group.running -= 1
-        group.unfinished -= 1
+    def blocks_with(self, group: Group) -> int:
+        """`prefix_blocks` with those of `group`."""
+        return self.prefix_blocks + (0 if group.ready else group.prefix // self._size)
 
     def evict(self, sid: int) -> None:
         """A member is the next of its group again, whose prefix is lost if it was computing it."""

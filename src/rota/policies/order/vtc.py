@@ -9,20 +9,24 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
-from rota.contracts.serving import H_KNOWN, H_PROMPT, H_SID, EngineView, Limits, SeqView
+import numpy as np
+from numpy.typing import NDArray
+
+from rota.contracts.serving import H_KNOWN, H_PROMPT, EngineView, Limits, SeqView
 from rota.errors import InputError
 from rota.policies.order.tenants import TenantQueues
 
-#: What a request with so many prompt and output tokens has cost so far.
-Cost = Callable[[int, int], float]
+#: What requests with so many prompt and output tokens have cost so far; numbers or arrays.
+Cost = Callable[[Any, Any], Any]
 #: Outputs of a tenant whose mean predicts its next one.
 RECENT = 5
 #: Counters of absent tenants are looked through for dispensable ones when there are this many more than after the last time.
 SLACK = 64
 
 
-def linear(input_price: float, output_price: float, prompt: int, output: int) -> float:
+def linear(input_price: float, output_price: float, prompt: Any, output: Any) -> Any:
     """Prices per token; output costs more because it is made one token at a time."""
     return input_price * prompt + output_price * output
 
@@ -31,7 +35,7 @@ def linear(input_price: float, output_price: float, prompt: int, output: int) ->
 PAPER_COST: Cost = partial(linear, 1.0, 2.0)
 
 
-def quadratic(prompt: int, output: int) -> float:
+def quadratic(prompt: Any, output: Any) -> Any:
     """Fitted to measured time: tokens cost more the longer the context [Sheng et al., OSDI 2024]."""
     return 0.210 * prompt + 0.101 * output + 0.00399 * prompt * output + 0.00325 * output * output + 1.146
 
@@ -46,7 +50,8 @@ class VTC:
     Parameters
     ----------
     cost : callable
-        Cost of a request with so many prompt and output tokens, such as ``partial(linear, 1.0, 2.0)``; must not fall with either.
+        Cost of requests with so many prompt and output tokens, such as ``partial(linear, 1.0, 2.0)``, for numbers and for arrays; must
+        not fall with either.
     weights : tuple of float
         By tenant; tenants beyond it have weight 1.
     predict : bool
@@ -66,8 +71,10 @@ class VTC:
         self.counters: dict[int, float] = {}
         self._queued = TenantQueues()
         self._arrived: dict[int, None] = {}  # tenants to be lifted, in order
-        self._running: dict[int, int] = {}  # tenant by sid
-        self._paid: dict[int, tuple[float, int]] = {}  # cost counted, and output predicted, of requests begun and not ended
+        self._running: list[int] = []  # requests in order of admission, as in `EngineView.held`; and their tenants
+        self._tenants: list[int] = []
+        self._accounts = np.zeros((3, limits.max_seqs))  # theirs: cost counted, output tokens predicted, weight
+        self._evicted: dict[int, tuple[float, float]] = {}  # cost counted, and output predicted, of those that wait again
         self._recent: dict[int, deque[int]] = {}
         self._last = -1  # the tenant who was last to leave the queue
         self._kept = 0
@@ -76,15 +83,14 @@ class VTC:
         """Behind the tenant's other requests; an evicted one before them, and not as an arrival."""
         alone = self._queued.join(seq, evicted)
         if evicted:
-            self._count(seq.sid, seq.tenant, seq.n_prompt, seq.n_known - seq.n_prompt)
-            del self._running[seq.sid]
+            paid, predicted = self._close(seq.sid)
+            self._evicted[seq.sid] = self._charge(seq, paid, predicted), predicted
         elif alone:
             self._arrived[seq.tenant] = None
 
     def queue(self, view: EngineView) -> Iterator[SeqView]:
         """The oldest request of the tenant with the smallest counter; the earlier one where counters are equal."""
-        for sid, prompt, known in view.held[:, [H_SID, H_PROMPT, H_KNOWN]].tolist():
-            self._count(sid, self._running[sid], prompt, known - prompt)
+        self._count(view.held)
         self._lift()
         self._forget()
         while self._queued:
@@ -93,38 +99,51 @@ class VTC:
 
     def leaves(self, seq: SeqView, admitted: bool) -> None:
         """Its tenant pays for the prompt."""
-        tenant = seq.tenant
+        tenant = self._last = seq.tenant
         self._queued.leave(seq)
-        self._last = tenant
+        paid, predicted = self._evicted.pop(seq.sid, (0.0, None))
         if not admitted:
-            self._paid.pop(seq.sid, None)
             return
-        self._running[seq.sid] = tenant
-        if seq.sid not in self._paid:
+        if predicted is None:
             recent = self._recent.get(tenant) if self.predict else None
-            self._paid[seq.sid] = 0.0, round(sum(recent) / len(recent)) if recent else 0
-        self._count(seq.sid, tenant, seq.n_prompt, seq.n_known - seq.n_prompt)
+            predicted = round(sum(recent) / len(recent)) if recent else 0.0
+        self._accounts[:, len(self._running)] = self._charge(seq, paid, predicted), predicted, self._weight(tenant)
+        self._running.append(seq.sid)
+        self._tenants.append(tenant)
 
     def finished(self, seq: SeqView) -> None:
         """The last of its tokens; a prediction that was too long is paid back."""
-        paid, _ = self._paid.pop(seq.sid)
-        tenant = self._running.pop(seq.sid)
-        output = seq.n_known - seq.n_prompt
-        self._charge(tenant, self.cost(seq.n_prompt, output) - paid)
+        self._charge(seq, self._close(seq.sid)[0], 0.0)
         if self.predict:
-            self._recent.setdefault(tenant, deque(maxlen=RECENT)).append(output)
+            self._recent.setdefault(seq.tenant, deque(maxlen=RECENT)).append(seq.n_known - seq.n_prompt)
 
-    def _count(self, sid: int, tenant: int, prompt: int, output: int) -> None:
-        """Charge what a running request has got since it was last looked at."""
-        paid, predicted = self._paid[sid]
-        cost = self.cost(prompt, max(output, predicted))
-        if cost != paid:
-            self._paid[sid] = cost, predicted
-            self._charge(tenant, cost - paid)
+    def _count(self, held: NDArray[np.int64]) -> None:
+        """Charge what running requests have got since they were last looked at."""
+        paid, predicted, weight = self._accounts[:, : len(held)]
+        prompt = held[:, H_PROMPT]
+        cost = self.cost(prompt, np.maximum(held[:, H_KNOWN] - prompt, predicted))
+        counters = self.counters
+        for tenant, charge in zip(self._tenants, ((cost - paid) / weight).tolist(), strict=True):
+            counters[tenant] += charge
+        paid[:] = cost
 
-    def _charge(self, tenant: int, cost: float) -> None:
-        weight = self.weights[tenant] if tenant < len(self.weights) else 1.0
-        self.counters[tenant] += cost / weight
+    def _charge(self, seq: SeqView, paid: float, predicted: float) -> float:
+        """The same for one request, which has paid so much. Its cost."""
+        prompt = seq.n_prompt
+        cost = float(self.cost(prompt, max(seq.n_known - prompt, predicted)))
+        self.counters[seq.tenant] += (cost - paid) / self._weight(seq.tenant)
+        return cost
+
+    def _close(self, sid: int) -> tuple[float, float]:
+        """A request runs no longer. Its cost counted, and output predicted."""
+        at, n = self._running.index(sid), len(self._running)
+        paid, predicted, _ = self._accounts[:, at].tolist()
+        self._accounts[:, at : n - 1] = self._accounts[:, at + 1 : n]
+        del self._running[at], self._tenants[at]
+        return paid, predicted
+
+    def _weight(self, tenant: int) -> float:
+        return self.weights[tenant] if tenant < len(self.weights) else 1.0
 
     def _lift(self) -> None:
         level = min((self.counters[tenant] for tenant in self._queued if tenant not in self._arrived), default=None)
@@ -138,7 +157,7 @@ class VTC:
         """Drop counters of absent tenants that a return would lift anyway. Paying back may lower the level, so not with predictions."""
         if self.predict or len(self.counters) <= self._kept + SLACK:
             return
-        present = {*self._queued, *self._running.values(), self._last}
+        present = {*self._queued, *self._tenants, self._last}
         level = min(self.counters[tenant] for tenant in present if tenant in self.counters)
         self.counters = {tenant: c for tenant, c in self.counters.items() if tenant in present or c > level}
         self._kept = len(self.counters)
