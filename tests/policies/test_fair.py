@@ -1,7 +1,5 @@
 """Orders of tenants: counters against a recount from scratch, the rule of choice, equivalences, and memory that does not grow."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,7 +10,8 @@ from rota.mechanisms.simulator import simulate
 from rota.policies.admission.aggressive import Aggressive
 from rota.policies.batching.composed import COMPOSITIONS, Composed
 from rota.policies.order import vtc
-from rota.policies.order.vtc import VTC, linear, quadratic
+from rota.policies.order.prices import PAPER_COST, QUADRATIC
+from rota.policies.order.vtc import VTC
 from rota.policies.registry import make_policy
 from rota.policies.victim.latest import LatestArrival
 from rota.workload.trace import Trace
@@ -84,7 +83,7 @@ class Recounted(VTC):
 
 @SOME
 @given(scenarios(plain=True))
-@pytest.mark.parametrize("cost", [partial(linear, 1.0, 2.0), quadratic])
+@pytest.mark.parametrize("cost", [PAPER_COST, QUADRATIC])
 def test_counters_equal_a_recount_and_the_smallest_comes_next(cost, scenario):
     with_tenants(scenario)
     for batching in COMPOSITIONS:
@@ -96,7 +95,7 @@ def test_counters_equal_a_recount_and_the_smallest_comes_next(cost, scenario):
 def test_the_recount_has_something_to_check():
     trace, engine = _problem(np.random.default_rng(3), make_policy("layered"))
     trace = trace.with_columns(tenant=np.arange(len(trace)) % 3, arrival=np.zeros(len(trace)))
-    order = Recounted(quadratic)
+    order = Recounted(QUADRATIC)
     simulate(trace, composed(order, 3), engine)
     assert order.choices > 5
 

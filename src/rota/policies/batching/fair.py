@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from rota.errors import InputError
 from rota.policies.batching.composed import Composed
 from rota.policies.batching.custom import ADMISSIONS, VICTIMS, own_victim
 from rota.policies.batching.policy import flag
+from rota.policies.order.prices import QUADRATIC, Cost
 from rota.policies.order.rate_limit import RateLimit
-from rota.policies.order.vtc import VTC, linear, quadratic
+from rota.policies.order.vtc import VTC
 from rota.policies.parts import Order
 
 
@@ -71,7 +70,7 @@ class VirtualTokenCounter(Fair):
             shares = tuple(float(part) for part in weights.split("/")) if weights else ()
         except ValueError:
             raise InputError(f"weights must be numbers with a slash between, such as 1/2/1, not {weights!r}") from None
-        prices = quadratic if cost == "quadratic" else partial(linear, float(input_price), float(output_price))
+        prices = QUADRATIC if cost == "quadratic" else Cost(float(input_price), float(output_price))
         super().__init__(VTC(prices, shares, flag("predict", predict)), batching, admission, max_num_batched_tokens, max_num_seqs)
 
 

@@ -7,37 +7,19 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
-from functools import partial
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
-from rota.contracts.serving import H_KNOWN, H_PROMPT, EngineView, Limits, SeqView
+from rota.contracts.serving import EngineView, Limits, SeqView
 from rota.errors import InputError
+from rota.policies.order.prices import ACCOUNT_ROWS, PAPER_COST, Cost, Counters, charge, cost_of
 from rota.policies.order.tenants import TenantQueues
 
-#: What requests with so many prompt and output tokens have cost so far; numbers or arrays.
-Cost = Callable[[Any, Any], Any]
 #: Outputs of a tenant whose mean predicts its next one.
 RECENT = 5
 #: Counters of absent tenants are looked through for dispensable ones when there are this many more than after the last time.
 SLACK = 64
-
-
-def linear(input_price: float, output_price: float, prompt: Any, output: Any) -> Any:
-    """Prices per token; output costs more because it is made one token at a time."""
-    return input_price * prompt + output_price * output
-
-
-#: Prices of the paper: an output token is twice an input token.
-PAPER_COST: Cost = partial(linear, 1.0, 2.0)
-
-
-def quadratic(prompt: Any, output: Any) -> Any:
-    """Fitted to measured time: tokens cost more the longer the context [Sheng et al., OSDI 2024]."""
-    return 0.210 * prompt + 0.101 * output + 0.00399 * prompt * output + 0.00325 * output * output + 1.146
 
 
 class VTC:
@@ -49,9 +31,7 @@ class VTC:
 
     Parameters
     ----------
-    cost : callable
-        Cost of requests with so many prompt and output tokens, such as ``partial(linear, 1.0, 2.0)``, for numbers and for arrays; must
-        not fall with either.
+    cost : Cost
     weights : tuple of float
         By tenant; tenants beyond it have weight 1.
     predict : bool
@@ -68,12 +48,12 @@ class VTC:
 
     def start(self, limits: Limits) -> None:
         """A new engine: forget everything."""
-        self.counters: dict[int, float] = {}
+        self.counters = Counters()
         self._queued = TenantQueues()
         self._arrived: dict[int, None] = {}  # tenants to be lifted, in order
-        self._running: list[int] = []  # requests in order of admission, as in `EngineView.held`; and their tenants
+        self._running: list[int] = []  # requests in order of admission, as in `EngineView.held`; their tenants; and their accounts
         self._tenants: list[int] = []
-        self._accounts = np.zeros((3, limits.max_seqs))  # theirs: cost counted, output tokens predicted, weight
+        self._accounts = np.zeros((ACCOUNT_ROWS, limits.max_seqs))
         self._evicted: dict[int, tuple[float, float]] = {}  # cost counted, and output predicted, of those that wait again
         self._recent: dict[int, deque[int]] = {}
         self._last = -1  # the tenant who was last to leave the queue
@@ -90,7 +70,7 @@ class VTC:
 
     def queue(self, view: EngineView) -> Iterator[SeqView]:
         """The oldest request of the tenant with the smallest counter; the earlier one where counters are equal."""
-        self._count(view.held)
+        charge(view.held, self._accounts, self.counters.array, *self.cost)
         self._lift()
         self._forget()
         while self._queued:
@@ -107,7 +87,8 @@ class VTC:
         if predicted is None:
             recent = self._recent.get(tenant) if self.predict else None
             predicted = round(sum(recent) / len(recent)) if recent else 0.0
-        self._accounts[:, len(self._running)] = self._charge(seq, paid, predicted), predicted, self._weight(tenant)
+        paid = self._charge(seq, paid, predicted)
+        self._accounts[:, len(self._running)] = paid, predicted, self._weight(tenant), self.counters.place[tenant]
         self._running.append(seq.sid)
         self._tenants.append(tenant)
 
@@ -117,27 +98,17 @@ class VTC:
         if self.predict:
             self._recent.setdefault(seq.tenant, deque(maxlen=RECENT)).append(seq.n_known - seq.n_prompt)
 
-    def _count(self, held: NDArray[np.int64]) -> None:
-        """Charge what running requests have got since they were last looked at."""
-        paid, predicted, weight = self._accounts[:, : len(held)]
-        prompt = held[:, H_PROMPT]
-        cost = self.cost(prompt, np.maximum(held[:, H_KNOWN] - prompt, predicted))
-        counters = self.counters
-        for tenant, charge in zip(self._tenants, ((cost - paid) / weight).tolist(), strict=True):
-            counters[tenant] += charge
-        paid[:] = cost
-
     def _charge(self, seq: SeqView, paid: float, predicted: float) -> float:
-        """The same for one request, which has paid so much. Its cost."""
+        """Charge what a request has got since it had paid so much. Its cost."""
         prompt = seq.n_prompt
-        cost = float(self.cost(prompt, max(seq.n_known - prompt, predicted)))
+        cost = cost_of(prompt, max(seq.n_known - prompt, predicted), *self.cost)
         self.counters[seq.tenant] += (cost - paid) / self._weight(seq.tenant)
         return cost
 
     def _close(self, sid: int) -> tuple[float, float]:
         """A request runs no longer. Its cost counted, and output predicted."""
         at, n = self._running.index(sid), len(self._running)
-        paid, predicted, _ = self._accounts[:, at].tolist()
+        paid, predicted = self._accounts[:2, at].tolist()
         self._accounts[:, at : n - 1] = self._accounts[:, at + 1 : n]
         del self._running[at], self._tenants[at]
         return paid, predicted
@@ -146,6 +117,8 @@ class VTC:
         return self.weights[tenant] if tenant < len(self.weights) else 1.0
 
     def _lift(self) -> None:
+        if not self._arrived:
+            return
         level = min((self.counters[tenant] for tenant in self._queued if tenant not in self._arrived), default=None)
         for tenant in self._arrived:
             least = self.counters.get(self._last, 0.0) if level is None else level
@@ -159,5 +132,6 @@ class VTC:
             return
         present = {*self._queued, *self._tenants, self._last}
         level = min(self.counters[tenant] for tenant in present if tenant in self.counters)
-        self.counters = {tenant: c for tenant, c in self.counters.items() if tenant in present or c > level}
+        for tenant in [tenant for tenant, counter in self.counters.items() if tenant not in present and counter <= level]:
+            del self.counters[tenant]
         self._kept = len(self.counters)
