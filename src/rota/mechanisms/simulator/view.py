@@ -129,8 +129,8 @@ class SimSeq:
 
     def _gained(self) -> int:
         """Tokens since this member of the standing set was last brought up to date."""
-        view = self._view
-        if view._seq[self._row + col.PHASE] != DECODE or view._seq[self._row + col.FLIGHT]:
+        view, row = self._view, self._row
+        if view._seq[row + col.PHASE] != DECODE or view._seq[row + col.FLIGHT]:
             return 0
         step = view._state.grp[view._ctl[AVAIL], G_STEP]
         return int(step - view._state.own[self.sid, JOIN])

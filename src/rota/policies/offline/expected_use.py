@@ -45,7 +45,7 @@ def insert(ends: Ints, n: int, left: int, held: int) -> int:
     """Put a sequence into its place among `n`, whose steps left are `ends[0]`, falling, and tokens held `ends[1]`. The peak of all."""
     at = n
     while at > 0 and ends[0, at - 1] < left:
-        ends[:, at] = ends[:, at - 1]
+        ends[0, at], ends[1, at] = ends[0, at - 1], ends[1, at - 1]
         at -= 1
     ends[0, at], ends[1, at] = left, held
     together = peak = 0

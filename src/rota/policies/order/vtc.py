@@ -64,7 +64,7 @@ class VTC:
         alone = self._queued.join(seq, evicted)
         if evicted:
             paid, predicted = self._close(seq.sid)
-            self._evicted[seq.sid] = self._charge(seq, paid, predicted), predicted
+            self._evicted[seq.sid] = self._charge(seq, seq.tenant, paid, predicted), predicted
         elif alone:
             self._arrived[seq.tenant] = None
 
@@ -87,22 +87,23 @@ class VTC:
         if predicted is None:
             recent = self._recent.get(tenant) if self.predict else None
             predicted = round(sum(recent) / len(recent)) if recent else 0.0
-        paid = self._charge(seq, paid, predicted)
+        paid = self._charge(seq, tenant, paid, predicted)
         self._accounts[:, len(self._running)] = paid, predicted, self._weight(tenant), self.counters.place[tenant]
         self._running.append(seq.sid)
         self._tenants.append(tenant)
 
     def finished(self, seq: SeqView) -> None:
         """The last of its tokens; a prediction that was too long is paid back."""
-        self._charge(seq, self._close(seq.sid)[0], 0.0)
+        tenant = seq.tenant
+        self._charge(seq, tenant, self._close(seq.sid)[0], 0.0)
         if self.predict:
-            self._recent.setdefault(seq.tenant, deque(maxlen=RECENT)).append(seq.n_known - seq.n_prompt)
+            self._recent.setdefault(tenant, deque(maxlen=RECENT)).append(seq.n_known - seq.n_prompt)
 
-    def _charge(self, seq: SeqView, paid: float, predicted: float) -> float:
+    def _charge(self, seq: SeqView, tenant: int, paid: float, predicted: float) -> float:
         """Charge what a request has got since it had paid so much. Its cost."""
         prompt = seq.n_prompt
         cost = cost_of(prompt, max(seq.n_known - prompt, predicted), *self.cost)
-        self.counters[seq.tenant] += (cost - paid) / self._weight(seq.tenant)
+        self.counters.array[self.counters.place[tenant]] += (cost - paid) / self._weight(tenant)
         return cost
 
     def _close(self, sid: int) -> tuple[float, float]:
