@@ -2,8 +2,8 @@
 
 Azure conversation lengths at 6.45 requests/s, Llama-3.1-8B (Llama-3-8B's shape with the context that the trace needs) on one A100-80G,
 one core, recording included. Run it with
-``python benchmarks/speed.py``. Times are CPU times of the thread that simulates, medians of three runs or (scaling) five, so that other
-work on the machine disturbs them less; the runs of a table that compares sizes take turns. Ratios within one run are what to trust.
+``python benchmarks/speed.py``. Times are CPU times of the thread that simulates, medians of three runs or (comparisons) five, so that other
+work on the machine disturbs them less; the runs of a table that compares sizes or policies take turns. Ratios within one run are what to trust.
 """
 
 from __future__ import annotations
@@ -98,27 +98,24 @@ def others_table(engine: EngineSpec, n: int) -> None:
     }  # fmt: skip
     large = Deployment("llama-3.1-8b", "a100-80g", max_model_len=65536).engine(16384)
     for kind, (trace, policies) in kinds.items():
-        spec = large if kind == "agents" else engine
-        own = speed_of(trace, "sarathi", spec)
-        table.add_row(kind, "sarathi", f"{own:,.0f}", "1.00")
-        for text in policies:
-            found = speed_of(trace, text, spec)
-            table.add_row(kind, text, f"{found:,.0f}", f"{found / own:.2f}")
+        compare(table, kind, trace, policies, large if kind == "agents" else engine)
     split = Deployment("llama-2-7b", "a10", gpu_memory_utilization=0.95, max_model_len=4096, swap_space=32).engine(4096)
     trace = load_trace("poisson:rate=0.2,prompt=200..800,output=200..800,n=400", seed=0)
-    own = speed_of(trace, "sarathi", split)
-    table.add_row("A10, long outputs", "sarathi", f"{own:,.0f}", "1.00")
-    for text in ("vllm-v0", "neo", "apex"):
-        found = speed_of(trace, text, split)
-        table.add_row("A10, long outputs", text, f"{found:,.0f}", f"{found / own:.2f}")
+    compare(table, "A10, long outputs", trace, ("vllm-v0", "neo", "apex"), split)
     console.print(table)
 
 
-def speed_of(trace: Trace, text: str, engine: EngineSpec) -> float:
-    """`speed` of a policy by name, after one run that compiles what it needs."""
-    simulate(trace, parse_policy(text), engine, compiled=False)
-    took = [seconds(trace, parse_policy(text), engine, False) for _ in range(3)]
-    return len(trace) / median(took)
+def compare(table: Table, kind: str, trace: Trace, policies: Sequence[str], engine: EngineSpec, runs: int = 5) -> None:
+    """Rows of `others_table` for one trace: medians of runs in turns, after one of each that compiles what it needs."""
+    took: dict[str, list[float]] = {text: [] for text in ("sarathi", *policies)}
+    for text in took:
+        simulate(trace, parse_policy(text), engine, compiled=False)
+    for _ in range(runs):
+        for text, own in took.items():
+            own.append(seconds(trace, parse_policy(text), engine, False))
+    for text, own in took.items():
+        share = median(s / t for s, t in zip(took["sarathi"], own, strict=True))
+        table.add_row(kind, text, f"{len(trace) / median(own):,.0f}", f"{share:.2f}")
 
 
 def hard_cases(engine: EngineSpec, n: int) -> None:

@@ -5,12 +5,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from rota.contracts.serving import DECODE
+from rota.contracts.serving import DECODE, H_KNOWN, H_SID, HELD_COLUMNS
 from rota.cost.engine import EngineSpec
 from rota.errors import InputError
 from rota.mechanisms.simulator import simulate
 from rota.mechanisms.simulator.simulate import job_of
+from rota.policies.admission.peak import peak
 from rota.policies.offline.batchllm import BatchLLM
+from rota.policies.offline.expected_use import ExpectedUse
 from rota.policies.offline.groups import ratios, shared_prefixes
 from rota.policies.registry import make_policy
 from rota.workload import load_trace
@@ -70,6 +72,19 @@ def test_without_sharing_grouping_is_pure_ratio_order(scenario):
     if not grouped.preemptions.any():
         order = np.argsort(-trace.estimate / trace.prompt, kind="stable")
         assert (np.diff(grouped.first_scheduled[order]) >= 0).all()
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 60), st.integers(-9, 40)), min_size=1, max_size=12), st.integers(1, 16), st.data())
+def test_expected_use_is_the_peak_of_all_who_run_and_join(requests, size, data):
+    shared, known, left = np.array(requests).T
+    known = known + shared
+    run = data.draw(st.integers(0, len(requests) - 1))
+    table = np.zeros((run, HELD_COLUMNS), np.int64)
+    table[:, H_SID], table[:, H_KNOWN] = np.arange(run), known[:run]
+    use = ExpectedUse(shared, known + left, size, table, len(requests))
+    for n in range(run, len(requests)):
+        all_tokens = peak((known - shared + size - 1)[: n + 1], np.maximum(left, 1)[: n + 1])
+        assert use.join(n, int(known[n])) == all_tokens // size
 
 
 @pytest.mark.parametrize("options", [{}, {"ratio_order": False}, {"memory_centric": False}, {"max_num_batched_tokens": 300}])
