@@ -79,7 +79,8 @@ class PastFuture(Forecast):
 
     def outputs(self, table: Ints) -> Ints:
         """Fresh requests: any of the recent lengths. Others: by inverse CDF between what they have, all that are longer, and the limit."""
-        return draw(table, self._sorted, self.seed + self._attempt, self._futures)
+        lengths: Ints = draw(table, self._sorted, self.seed + self._attempt, self._futures)
+        return lengths
 
 
 @njit(cache=True)

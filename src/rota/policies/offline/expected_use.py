@@ -35,7 +35,7 @@ class ExpectedUse:
     def join(self, sid: int, known: int) -> int:
         """One more sequence. The peak of all in blocks, a block's rounding for each included."""
         shared, whole = self._job
-        peak = insert(self._ends, self._n, max(int(whole[sid]) - known, 1), known - int(shared[sid]) + self._size - 1)
+        peak: int = insert(self._ends, self._n, max(int(whole[sid]) - known, 1), known - int(shared[sid]) + self._size - 1)
         self._n += 1
         return peak // self._size
 
