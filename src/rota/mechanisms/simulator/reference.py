@@ -6,6 +6,8 @@ the address of a table of (address, rows, columns) instead; in compiled code ``e
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from llvmlite import ir
 from numba import typeof, types
@@ -50,17 +52,18 @@ def _unbox(typ, obj, c):
     return NativeValue(c.pyapi.long_as_longlong(obj), is_error=cgutils.is_not_null(c.builder, c.pyapi.err_occurred()))
 
 
-_INTS_1 = ["ctl", "out", "paused", "ghosts", "level_tail", "inbox", "rel", "hist", "slots", "chain_start", "chain_block", "ending",
-           "arrived", "finished", "host_ctl", "cache", "claims", "numbers"]  # fmt: skip
-_INTS_2 = ["seq", "own", "grp", "heap", "stack_step", "fresh", "bucket", "bucket_head", "bucket_tail", "lane", "page", "page_map",
-           "readers", "host", "host_table"]  # fmt: skip
-_FLOATS_1 = ["flt", "last", "lane_end", "stage_free", "delay", "cp", "layer", "head", "expert", "prefill_long", "acc"]
-_FLOATS_2 = ["tim", "stack_gap", "decode_table", "prefill_table", "timeline", "log"]
-_TYPES = {name: types.Array(types.int64, 1, "C") for name in _INTS_1} | {name: types.Array(types.int64, 2, "C") for name in _INTS_2}
-_TYPES |= {name: types.Array(types.float64, 1, "C") for name in _FLOATS_1}
-_TYPES |= {name: types.Array(types.float64, 2, "C") for name in _FLOATS_2}
-_TYPES |= {name: types.Array(types.int32, 2, "C") for name in ("held", "pages", "block")}
-_TYPES |= {name: types.Array(types.int32, 1, "C") for name in ("free", "chain")} | {"lane_work": types.Array(types.int64, 3, "C")}
+_INT, _FLOAT, _SHORT = types.int64, types.float64, types.int32
+_KINDS: tuple[tuple[Any, int, str], ...] = (
+    (_INT, 1, "ctl out paused ghosts level_tail inbox rel hist slots chain_start chain_block ending arrived finished host_ctl cache claims "
+              "numbers"),
+    (_INT, 2, "seq own grp heap stack_step fresh bucket bucket_head bucket_tail lane page page_map readers host host_table"),
+    (_INT, 3, "lane_work"),
+    (_FLOAT, 1, "flt last lane_end stage_free delay cp layer head expert prefill_long acc"),
+    (_FLOAT, 2, "tim stack_gap decode_table prefill_table timeline log"),
+    (_SHORT, 1, "free chain"),
+    (_SHORT, 2, "held pages block"),
+)  # fmt: skip
+_TYPES = {name: types.Array(dtype, dims, "C") for dtype, dims, names in _KINDS for name in names.split()}
 #: Arrays of known width: compiled code then finds a row without loading how wide it is.
 _WIDTHS = {"seq": SEQ_COLUMNS, "own": OWN_COLUMNS, "tim": TIM_COLUMNS, "grp": GRP, "lane": LANE, "block": BLOCK_COLUMNS,
            "timeline": TL_COLUMNS, "log": LOG_COLUMNS, "page": 2, "page_map": 2, "pages": 1 << PAGE_BITS, "host": 3, "host_table": 2}  # fmt: skip
@@ -74,7 +77,7 @@ _SIZED = {"log", "delay", "timeline", "host", "page_map", "host_table", "free", 
 class _Attributes(AttributeTemplate):
     key = StateRefType
 
-    def generic_resolve(self, typ, attr):
+    def generic_resolve(self, typ, attr):  # type: ignore[override]
         return _TYPES.get(attr)
 
 
