@@ -54,12 +54,14 @@ def speed(trace: Trace, policy: BatchPolicy, engine: EngineSpec, compiled: bool,
 
 
 def microseconds(cases: Sequence[tuple[Trace, BatchPolicy]], engine: EngineSpec, runs: int = 5) -> list[float]:
-    """Microseconds per request of each case, compiled, medians; the cases take turns."""
+    """Microseconds per request of each case, compiled, medians; the cases take turns.
+
+    Each turn begins with a run that is not timed: a short run would otherwise pay for what a long one before it left in the caches.
+    """
     took: list[list[float]] = [[] for _ in cases]
-    for _, policy in cases:
-        simulate(trace_of(200), policy, engine)
     for _ in range(runs):
         for own, (trace, policy) in zip(took, cases, strict=True):
+            simulate(trace, policy, engine)
             own.append(1e6 * seconds(trace, policy, engine, True) / len(trace))
     return [median(own) for own in took]
 

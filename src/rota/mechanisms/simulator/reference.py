@@ -6,16 +6,15 @@ the address of a table of (address, rows, columns) instead; in compiled code ``e
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from llvmlite import ir
-from numba import typeof, types
+from numba import types
 from numba.core import cgutils
 from numba.core.imputils import lower_getattr_generic
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import NativeValue, models, register_model, typeof_impl, unbox
 from numba.np.arrayobj import populate_array
+from numba.np.numpy_support import from_dtype
 
 from rota.contracts.columns import SEQ_COLUMNS, TIM_COLUMNS
 from rota.mechanisms.simulator.state import BLOCK_COLUMNS, GRP, LANE, LOG_COLUMNS, OWN_COLUMNS, PAGE_BITS, TL_COLUMNS, State
@@ -52,18 +51,18 @@ def _unbox(typ, obj, c):
     return NativeValue(c.pyapi.long_as_longlong(obj), is_error=cgutils.is_not_null(c.builder, c.pyapi.err_occurred()))
 
 
-_INT, _FLOAT, _SHORT = types.int64, types.float64, types.int32
-_KINDS: tuple[tuple[Any, int, str], ...] = (
-    (_INT, 1, "ctl out paused ghosts level_tail inbox rel hist slots chain_start chain_block ending arrived finished host_ctl cache claims "
-              "numbers"),
-    (_INT, 2, "seq own grp heap stack_step fresh bucket bucket_head bucket_tail lane page page_map readers host host_table"),
-    (_INT, 3, "lane_work"),
-    (_FLOAT, 1, "flt last lane_end stage_free delay cp layer head expert prefill_long acc"),
-    (_FLOAT, 2, "tim stack_gap decode_table prefill_table timeline log"),
-    (_SHORT, 1, "free chain"),
-    (_SHORT, 2, "held pages block"),
+_KINDS: tuple[tuple[type, int, str], ...] = (
+    (np.int64, 1, "ctl out paused ghosts level_tail inbox rel hist slots chain_start chain_block ending arrived finished host_ctl cache "
+                  "claims numbers"),
+    (np.int64, 2, "seq own grp heap stack_step fresh bucket bucket_head bucket_tail lane page page_map readers host host_table"),
+    (np.int64, 3, "lane_work"),
+    (np.float64, 1, "flt last lane_end stage_free delay cp layer head expert prefill_long acc"),
+    (np.float64, 2, "tim stack_gap decode_table prefill_table timeline log"),
+    (np.int32, 1, "free chain"),
+    (np.int32, 2, "held pages block"),
 )  # fmt: skip
-_TYPES = {name: types.Array(dtype, dims, "C") for dtype, dims, names in _KINDS for name in names.split()}
+_DTYPES = {name: (np.dtype(dtype), dims) for dtype, dims, names in _KINDS for name in names.split()}
+_TYPES = {name: types.Array(from_dtype(dtype), dims, "C") for name, (dtype, dims) in _DTYPES.items()}
 #: Arrays of known width: compiled code then finds a row without loading how wide it is.
 _WIDTHS = {"seq": SEQ_COLUMNS, "own": OWN_COLUMNS, "tim": TIM_COLUMNS, "grp": GRP, "lane": LANE, "block": BLOCK_COLUMNS,
            "timeline": TL_COLUMNS, "log": LOG_COLUMNS, "page": 2, "page_map": 2, "pages": 1 << PAGE_BITS, "host": 3, "host_table": 2}  # fmt: skip
@@ -111,9 +110,10 @@ def _array(context, builder, typ, value, attr):
 
 def bind(state: State) -> tuple[StateRef, np.ndarray]:
     """A reference to `state`, and the table that must be kept alive with it."""
-    table = np.zeros((len(State._fields), 4), np.int64)
-    for row, (name, array) in zip(table, state._asdict().items(), strict=True):
-        assert typeof(array) == _TYPES[name] and (name not in _WIDTHS or array.shape[1] == _WIDTHS[name]), name
-        row[0] = array.ctypes.data
-        row[1 : 1 + array.ndim] = array.shape
+    rows = []
+    for name, array in zip(State._fields, state, strict=True):
+        assert (array.dtype, array.ndim) == _DTYPES[name] and array.flags.c_contiguous, name
+        assert name not in _WIDTHS or array.shape[1] == _WIDTHS[name], name
+        rows.append((array.ctypes.data, *array.shape, 0, 0)[:4])
+    table = np.array(rows, np.int64)
     return StateRef(table.ctypes.data), table
