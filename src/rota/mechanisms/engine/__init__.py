@@ -1,0 +1,14 @@
+"""The real engine: a batching policy decides, PyTorch computes. Needs the extra ``engine``; the scheduling part works without.
+
+`load_engine` reads a Hugging Face directory and gives an `Engine`; `Engine.add_request`, `Engine.step` and `Engine.cancel` are all
+there is to using it.
+"""
+
+from __future__ import annotations
+
+from rota.mechanisms.engine.clock import Clock, ModelClock, WallClock
+from rota.mechanisms.engine.engine import Engine, Output, Stats
+from rota.mechanisms.engine.parameters import SamplingParams
+from rota.mechanisms.engine.runner import Choice, Runner
+
+__all__ = ["Choice", "Clock", "Engine", "ModelClock", "Output", "Runner", "SamplingParams", "Stats", "WallClock"]

@@ -1,0 +1,153 @@
+"""Who holds which KV block, and what is in it: the allocator and the prefix cache. The tensors themselves are elsewhere.
+
+Full blocks are entered under the identity of their content and everything before it. Blocks that nobody holds keep their content and
+wait, least recently freed first, to be taken for new use; a released sequence gives its blocks back end first, so that its end is lost
+before its beginning. The simulator counts blocks by the same rules, so that a policy sees the same numbers in both.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import numpy as np
+
+from rota.mechanisms.engine.sequences import Seq
+
+
+class BlockPool:
+    """All KV blocks of an engine.
+
+    Parameters
+    ----------
+    blocks, size : int
+        How many, and tokens in each.
+    seats : int
+        Sequences that can hold blocks at once.
+    max_blocks : int
+        Most blocks of one sequence.
+    caching : bool
+        Whether contents are remembered for reuse.
+
+    Attributes
+    ----------
+    tables : int32 (seats, max_blocks)
+        Block tables; a sequence's row is `Seq.slot`, of which the first `Seq.n_blocks` entries count.
+    """
+
+    def __init__(self, blocks: int, size: int, seats: int, max_blocks: int, caching: bool) -> None:
+        self.blocks, self.size, self.caching = blocks, size, caching
+        self.tables = np.zeros((seats, max_blocks), np.int32)
+        self._slots = list(range(seats))[::-1]
+        self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(blocks))
+        self._holders = [0] * blocks
+        self._content: list[int | None] = [None] * blocks
+        self._where: dict[int, OrderedDict[int, None]] = {}  # content -> the blocks that have it, the first entered first
+
+    @property
+    def free(self) -> int:
+        """Blocks that can be taken, idle cached ones included."""
+        return len(self._free)
+
+    def count(self, tokens: int) -> int:
+        """Blocks that so many tokens fill or begin."""
+        return -(-tokens // self.size)
+
+    def match(self, seq: Seq) -> list[int]:
+        """Cached blocks with which a waiting sequence begins: whole ones, at most its known tokens less one."""
+        found: list[int] = []
+        if self.caching:
+            for i in range((seq.n_known - 1) // self.size):
+                blocks = self._where.get(seq.block_key(i, self.size))
+                if not blocks:
+                    break
+                found.append(next(iter(blocks)))
+        return found
+
+    def reusable(self, seq: Seq) -> int:
+        """Tokens in `match`."""
+        return len(self.match(seq)) * self.size
+
+    def is_idle(self, block: int) -> bool:
+        """Whether nobody holds the block."""
+        return self._holders[block] == 0
+
+    def held_once(self, blocks: list[int]) -> int:
+        """How many of these blocks have one holder."""
+        return sum(self._holders[b] == 1 for b in blocks)
+
+    def blocks_of(self, seq: Seq) -> list[int]:
+        """The sequence's blocks, first to last."""
+        held: list[int] = self.tables[seq.slot, : seq.n_blocks].tolist()
+        return held
+
+    def admit(self, seq: Seq) -> None:
+        """Give a sequence a block table that begins with what is cached of it."""
+        seq.slot = self._slots.pop()
+        found = self.match(seq)
+        self.hold(found)
+        self.tables[seq.slot, : len(found)] = found
+        seq.n_blocks = seq.committed = len(found)
+        seq.n_computed = seq.cached = len(found) * self.size
+
+    def hold(self, blocks: list[int]) -> None:
+        """Count one more holder of each block."""
+        for b in blocks:
+            if self._holders[b] == 0:
+                del self._free[b]
+            self._holders[b] += 1
+
+    def let_go(self, blocks: list[int]) -> None:
+        """Count one holder of each block less, the last first; nobody's blocks become free and keep their content."""
+        for b in reversed(blocks):
+            self._holders[b] -= 1
+            if self._holders[b] == 0:
+                self._free[b] = None
+
+    def grow(self, seq: Seq, n_blocks: int) -> None:
+        """Extend a block table with the least recently freed blocks; the caller has checked that there are as many."""
+        for i in range(seq.n_blocks, n_blocks):
+            b, _ = self._free.popitem(last=False)
+            self._forget(b)
+            self._holders[b] = 1
+            self.tables[seq.slot, i] = b
+        seq.n_blocks = max(seq.n_blocks, n_blocks)
+
+    def commit(self, seq: Seq) -> None:
+        """Enter all full blocks of what is computed."""
+        full = seq.n_computed // self.size
+        if not self.caching or full <= seq.committed:
+            return
+        for i in range(seq.committed, full):
+            b = int(self.tables[seq.slot, i])
+            if self._content[b] is None:
+                key = seq.block_key(i, self.size)
+                self._content[b] = key
+                self._where.setdefault(key, OrderedDict())[b] = None
+        seq.committed = full
+
+    def release(self, seq: Seq) -> None:
+        """Take back all of a sequence's blocks and its table."""
+        self.commit(seq)
+        self.let_go(self.blocks_of(seq))
+        self._slots.append(seq.slot)
+        seq.slot, seq.n_blocks, seq.committed = -1, 0, 0
+
+    def match_prefix(self, seq: Seq, most: int) -> list[int]:
+        """Cached blocks, at most `most`, with which a request, in whatever phase, begins."""
+        found: list[int] = []
+        for i in range(min(most, seq.n_known // self.size)):
+            blocks = self._where.get(seq.block_key(i, self.size))
+            if not blocks:
+                break
+            found.append(next(iter(blocks)))
+        return found
+
+    def _forget(self, block: int) -> None:
+        key = self._content[block]
+        if key is None:
+            return
+        holders = self._where[key]
+        del holders[block]
+        if not holders:
+            del self._where[key]
+        self._content[block] = None

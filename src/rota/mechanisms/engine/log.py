@@ -1,0 +1,105 @@
+"""What an engine has been through, as data: arrivals, plans, steps, ends. Enough to ask another policy, or the same one again.
+
+Entries are in order. No token is in a log, only block identities, which tell equal prefixes from different ones.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from rota.contracts.serving import Pin, StepPlan, Work
+from rota.errors import InputError
+
+
+class Arrived(NamedTuple):
+    """A request has joined the queue (`time` is when the engine noticed, `arrival` when it came)."""
+
+    time: float
+    sid: int
+    arrival: float
+    n_prompt: int
+    max_new: int
+    priority: int
+    tenant: int
+    program: int
+
+
+class Planned(NamedTuple):
+    """The policy was asked, and this is its plan."""
+
+    time: float
+    plan: StepPlan
+
+
+class Stepped(NamedTuple):
+    """A step under the last plan: decodes, prompt tokens, and tokens' worth of context that the decodes read."""
+
+    start: float
+    time: float
+    decodes: int
+    prefill: int
+    context: int
+
+
+class Cancelled(NamedTuple):
+    """A client has hung up."""
+
+    time: float
+    sid: int
+
+
+class Ended(NamedTuple):
+    """A request is over: known tokens, why, and the identities of its computed blocks."""
+
+    time: float
+    sid: int
+    n_known: int
+    reason: str
+    keys: tuple[int, ...]
+
+
+Entry = Arrived | Planned | Stepped | Cancelled | Ended
+_KINDS: dict[str, type[Entry]] = {kind.__name__.lower(): kind for kind in (Arrived, Planned, Stepped, Cancelled, Ended)}
+
+
+def write_log(entries: Iterable[Entry], path: Path) -> None:
+    """One JSON array a line: the kind of entry, then its fields."""
+    with path.open("w", encoding="utf-8") as file:
+        for entry in entries:
+            file.write(json.dumps([type(entry).__name__.lower(), *entry]) + "\n")
+
+
+def read_log(path: Path) -> Iterator[Entry]:
+    """The entries that `write_log` wrote.
+
+    Raises
+    ------
+    InputError
+        For a line that is none; the message names it.
+    """
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                kind, *fields = json.loads(line)
+                yield _entry(kind, fields)
+            except (ValueError, TypeError, KeyError):
+                raise InputError(f"{path}: line {number} is not an entry of an engine's event log") from None
+
+
+def _entry(kind: str, fields: list[object]) -> Entry:
+    if kind == "planned":
+        time, plan = fields
+        work, decode, evict, reject, pause, padded, repeat, wake, headroom, wake_at, pin, unpin = plan  # type: ignore[misc]
+        items = tuple(Work(sid, n, reserve, tuple(layers) if layers else None) for sid, n, reserve, layers in work)  # type: ignore[has-type]
+        pins = tuple(Pin(*one) for one in pin)  # type: ignore[has-type]
+        return Planned(
+            time,  # type: ignore[arg-type]
+            StepPlan(items, decode, tuple(evict), tuple(reject), tuple(pause), padded, repeat, wake, headroom, wake_at, pins, tuple(unpin)),  # type: ignore[has-type]
+        )
+    if kind == "ended":
+        *rest, keys = fields
+        return Ended(*rest, tuple(keys))  # type: ignore[arg-type, misc]
+    return _KINDS[kind](*fields)  # type: ignore[arg-type]
