@@ -1,0 +1,60 @@
+"""A model directory and a policy in, an engine out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rota.contracts.serving import BatchPolicy
+from rota.errors import DoesNotFit, InputError
+from rota.mechanisms.engine.clock import Clock
+from rota.mechanisms.engine.engine import Engine
+from rota.mechanisms.engine.log import Entry
+from rota.mechanisms.engine.text import Tokenizer
+
+
+def load_engine(
+    folder: Path | str, policy: BatchPolicy, *, dtype: str = "auto", weight_format: str = "plain", device: str = "auto",
+    kv_bytes: int = 1 << 30, block_size: int = 16, max_model_len: int | None = None, clock: Clock | None = None,
+    tokenizer: Tokenizer | None = None, log: list[Entry] | None = None, seed: int = 0,
+) -> Engine:  # fmt: skip
+    """An engine for a Hugging Face model directory.
+
+    Parameters
+    ----------
+    folder : Path or str
+    policy : BatchPolicy
+        Such as `rota.policies.registry.parse_policy` gives.
+    dtype, weight_format, device : str
+        See `rota.mechanisms.engine.model_runner.load_runner`.
+    kv_bytes : int
+        Memory for the KV cache.
+    block_size : int
+        Tokens per KV block.
+    max_model_len : int, optional
+        Longest prompt and answer together; by default what config.json says.
+    clock, tokenizer, log, seed
+        See `Engine`. Without a tokenizer, ``tokenizer.json`` in the directory is used if it is there.
+
+    Raises
+    ------
+    InputError, DoesNotFit, UnsupportedPolicy
+        If PyTorch is not installed, the directory holds no model that can be run, the memory does not hold one block, or the policy
+        needs what the engine cannot do.
+    """
+    try:
+        from rota.mechanisms.engine.model_runner import load_runner
+    except ImportError as error:
+        raise InputError(f"the engine needs PyTorch and safetensors ({error}); install them: pip install 'rota[engine]'") from None
+    folder = Path(folder)
+    runner = load_runner(folder, dtype=dtype, weight_format=weight_format, device=device)
+    blocks = kv_bytes // (runner.kv_bytes_per_token * block_size)
+    if blocks < 2:
+        need = 2 * runner.kv_bytes_per_token * block_size
+        raise DoesNotFit(f"{kv_bytes} bytes of KV cache hold no two blocks of {block_size} tokens; give at least {need}")
+    if tokenizer is None and (folder / "tokenizer.json").exists():
+        from tokenizers import Tokenizer as FileTokenizer
+
+        tokenizer = FileTokenizer.from_file(str(folder / "tokenizer.json"))
+    return Engine(
+        runner, policy, blocks=blocks, block_size=block_size, max_len=max_model_len, clock=clock, tokenizer=tokenizer, log=log, seed=seed
+    )

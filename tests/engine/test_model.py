@@ -1,0 +1,50 @@
+"""The decoder computes what transformers computes, for every architecture, in one piece and in chunks and layer ranges."""
+
+import numpy as np
+import pytest
+
+from tests.engine.tiny import MODELS, make, torch  # skips where PyTorch is missing
+
+from rota.mechanisms.engine.core import Row  # isort: skip
+from rota.mechanisms.engine.model_runner import load_runner  # isort: skip
+from rota.mechanisms.engine.parameters import SamplingParams  # isort: skip
+from rota.mechanisms.engine.sequences import Seq  # isort: skip
+
+SIZE = 4
+
+
+def sequence(tokens, slot=0):
+    seq = Seq(slot, list(tokens), 0.0, 10, SamplingParams())
+    seq.slot = slot
+    return seq
+
+
+def prompt_logits(runner, tokens, pieces):
+    """Logits of every position of a prompt that is computed in chunks of these lengths, each through two layer ranges."""
+    tables = np.arange(40, dtype=np.int32)[::-1].copy().reshape(1, -1)
+    seq, found, start, half = sequence(tokens), [], 0, runner.n_layers // 2
+    for n in pieces:
+        runner.forward([Row(seq, start, n, (0, half), False, False)], tables)
+        x = runner.forward([Row(seq, start, n, (half, runner.n_layers), True, False)], tables)
+        found.append(runner.decoder.logits(x))
+        start += n
+    while start < len(tokens):
+        found.append(runner.decoder.logits(runner.forward([Row(seq, start, 1, (0, runner.n_layers), True, True)], tables)))
+        start += 1
+    return torch.cat(found)
+
+
+@pytest.mark.parametrize("reference", [False, True])
+@pytest.mark.parametrize("name", MODELS)
+def test_logits_are_those_of_transformers(name, reference, tmp_path):
+    theirs = make(name, tmp_path)
+    runner = load_runner(tmp_path, dtype="float32", device="cpu")
+    runner._reference = reference
+    runner.allocate(40, SIZE)
+    tokens = torch.randint(0, 97, (61,), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = theirs(tokens[None]).logits[0]
+    for pieces in ([61], [17, 3, 30], [1, 40]):
+        found = prompt_logits(runner, tokens.tolist(), pieces)
+        assert float(expected.std()) > 0.5
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)

@@ -1,0 +1,46 @@
+"""Tiny models of every architecture with random weights, saved by transformers as real checkpoints."""
+
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="the engine's model tests need PyTorch (extra engine)")
+pytest.importorskip("safetensors", reason="the engine's model tests need safetensors (extra engine)")
+transformers = pytest.importorskip("transformers", reason="the engine is compared with transformers (pip install transformers)")
+
+SMALL = dict(
+    vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2,
+    max_position_embeddings=256, initializer_range=0.4,
+)  # fmt: skip
+LLAMA3 = dict(rope_type="llama3", rope_theta=10000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)
+YARN = dict(rope_type="yarn", rope_theta=10000.0, factor=4.0, original_max_position_embeddings=64)
+MODELS = {
+    "llama": ("LlamaConfig", dict(SMALL)),
+    "llama-tied-bias": ("LlamaConfig", dict(SMALL, tie_word_embeddings=True, attention_bias=True, num_key_value_heads=4)),
+    "llama-llama3-rope": ("LlamaConfig", dict(SMALL, rope_parameters=LLAMA3)),
+    "llama-yarn": ("LlamaConfig", dict(SMALL, rope_parameters=YARN)),
+    "llama-linear-rope": ("LlamaConfig", dict(SMALL, rope_parameters=dict(rope_type="linear", rope_theta=10000.0, factor=2.0))),
+    "qwen2": ("Qwen2Config", dict(SMALL)),
+    "qwen2-window": ("Qwen2Config", dict(SMALL, use_sliding_window=True, sliding_window=7, max_window_layers=2)),
+    "qwen3": ("Qwen3Config", dict(SMALL, head_dim=16)),
+    "mistral": ("MistralConfig", dict(SMALL, sliding_window=9)),
+    "mixtral": ("MixtralConfig", dict(SMALL, num_local_experts=5, num_experts_per_tok=2)),
+    "qwen3-moe": (
+        "Qwen3MoeConfig",
+        dict(SMALL, num_experts=6, num_experts_per_tok=2, moe_intermediate_size=24, head_dim=16, norm_topk_prob=True, mlp_only_layers=[1]),
+    ),
+    "qwen3-moe-unnormalised": ("Qwen3MoeConfig", dict(SMALL, num_experts=6, num_experts_per_tok=3, moe_intermediate_size=24, head_dim=8)),
+}
+
+
+def make(name: str, folder: Path, seed: int = 0):
+    """Save a model, and return transformers' own form of it."""
+    kind, options = MODELS[name]
+    torch.manual_seed(seed)
+    model = transformers.AutoModelForCausalLM.from_config(getattr(transformers, kind)(**options)).eval()
+    with torch.no_grad():  # biases and norms that do nothing would prove nothing
+        for key, value in model.named_parameters():
+            if key.endswith("bias") or "norm" in key:
+                value.add_(0.3 * torch.randn_like(value))
+    model.save_pretrained(folder)
+    return model
