@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numba
 import pytest
 
 torch = pytest.importorskip("torch", reason="the engine's model tests need PyTorch (extra engine)")
@@ -44,3 +45,6 @@ def make(name: str, folder: Path, seed: int = 0):
                 value.add_(0.3 * torch.randn_like(value))
     model.save_pretrained(folder)
     return model
+
+numba.set_num_threads(1)  # tiny products gain nothing from more
+torch.set_num_threads(1)

@@ -318,10 +318,9 @@ class Engine:
         if token in params.stop_token_ids or (token in self.runner.end_tokens and not params.ignore_eos):
             finish = "stop"
         shown = self._texts.get(seq.sid)
-        if shown is not None:
-            if finish is None:
-                text, stopped = shown.push(token)
-                finish = "stop" if stopped else None
+        if shown is not None and finish is None:
+            text, stopped = shown.push(token)
+            finish = "stop" if stopped else None
         if finish is None and (seq.n_generated + 1 >= seq.max_new or seq.n_known + 1 > self._capacity):
             finish = "length"
         if shown is not None and finish is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rota.contracts.serving import Pin, StepPlan, Work
 from rota.errors import InputError
@@ -89,17 +89,16 @@ def read_log(path: Path) -> Iterator[Entry]:
                 raise InputError(f"{path}: line {number} is not an entry of an engine's event log") from None
 
 
-def _entry(kind: str, fields: list[object]) -> Entry:
+def _entry(kind: str, fields: list[Any]) -> Entry:
     if kind == "planned":
         time, plan = fields
-        work, decode, evict, reject, pause, padded, repeat, wake, headroom, wake_at, pin, unpin = plan  # type: ignore[misc]
-        items = tuple(Work(sid, n, reserve, tuple(layers) if layers else None) for sid, n, reserve, layers in work)  # type: ignore[has-type]
-        pins = tuple(Pin(*one) for one in pin)  # type: ignore[has-type]
-        return Planned(
-            time,  # type: ignore[arg-type]
-            StepPlan(items, decode, tuple(evict), tuple(reject), tuple(pause), padded, repeat, wake, headroom, wake_at, pins, tuple(unpin)),  # type: ignore[has-type]
-        )
+        work, decode, evict, reject, pause, padded, repeat, wake, headroom, wake_at, pins, unpin = plan
+        items = tuple(Work(sid, n, reserve, tuple(layers) if layers else None) for sid, n, reserve, layers in work)
+        return Planned(time, StepPlan(
+            items, decode, tuple(evict), tuple(reject), tuple(pause), padded, repeat, wake, headroom, wake_at,
+            tuple(Pin(*pin) for pin in pins), tuple(unpin),
+        ))  # fmt: skip
     if kind == "ended":
-        *rest, keys = fields
-        return Ended(*rest, tuple(keys))  # type: ignore[arg-type, misc]
-    return _KINDS[kind](*fields)  # type: ignore[arg-type]
+        time, sid, n_known, reason, keys = fields
+        return Ended(time, sid, n_known, reason, tuple(keys))
+    return _KINDS[kind](*fields)

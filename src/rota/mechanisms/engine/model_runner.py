@@ -45,7 +45,7 @@ class ModelRunner:
     def kv_bytes_per_token(self) -> int:
         """Bytes of KV cache that one token takes in all layers."""
         shape = self.decoder.config.shape
-        return 2 * shape.layers * shape.kv_heads * shape.head_dim * self.decoder.dtype.itemsize
+        return int(2 * shape.layers * shape.kv_heads * shape.head_dim * self.decoder.dtype.itemsize)
 
     def allocate(self, blocks: int, block_size: int) -> None:
         """Make room for the KV of so many blocks."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rota.mechanisms.engine.core import Row
 from rota.mechanisms.engine.sequences import Seq
 
@@ -39,7 +42,7 @@ class Runner(Protocol):
     def allocate(self, blocks: int, block_size: int) -> None:
         """Make room for the KV of so many blocks."""
 
-    def run(self, rows: Sequence[Row], tables: object) -> list[Choice]:
+    def run(self, rows: Sequence[Row], tables: NDArray[np.int32]) -> list[Choice]:
         """Compute the rows, and choose a token for each that emits, in order. `tables` are `BlockPool.tables`."""
 
     def forget(self, seq: Seq) -> None:

@@ -12,6 +12,9 @@ from rota.mechanisms.engine.randomness import uniform
 from rota.mechanisms.engine.runner import Choice
 from rota.mechanisms.engine.sequences import Seq
 
+#: Top-p looks at so many likeliest tokens before it sorts all.
+FEW = 1024
+
 
 def choose(logits: Tensor, seqs: Sequence[Seq]) -> list[Choice]:
     """The next token of each sequence, from its row of logits (n, vocab)."""
@@ -56,25 +59,16 @@ def draw(logits: Tensor, params: SamplingParams, u: float) -> int:
 
     The kept tokens lie in order of their probability where they had to be sorted, otherwise in order of their numbers.
     """
-    exact = torch.float64
-    probs = (logits.to(exact) / params.temperature).softmax(-1)
+    probs = (logits.double() / params.temperature).softmax(-1)
+    if params.min_p:
+        probs = torch.where(probs >= params.min_p * probs.max(), probs, 0.0)
     if not params.top_k and params.top_p == 1.0:
-        if params.min_p:
-            probs = torch.where(probs >= params.min_p * probs.max(), probs, 0.0)
         return _at_share(probs, u)
     n = len(probs)
-    most = min(params.top_k or n, n)
-    wanted = min(most, 1024)
-    while True:
-        kept, tokens = probs.topk(wanted)
-        whole = kept.sum() if params.top_k else probs.sum()
-        # of the tokens so far, those before which less than top_p has been collected
-        if wanted == most or kept.sum() >= params.top_p * (whole if not params.top_k else 1.0):
-            break
-        wanted = most
-    if params.min_p:
-        kept = torch.where(kept >= params.min_p * kept[0], kept, 0.0)
-        whole = kept.sum() if params.top_k else probs[probs >= params.min_p * probs.max()].sum()
+    kept, tokens = probs.topk(min(params.top_k or FEW, n))
+    whole = kept.sum() if params.top_k else probs.sum()
+    if kept.sum() < params.top_p * whole:  # a flat distribution: more tokens than that count
+        kept, tokens = probs.sort(descending=True)
     before = kept.cumsum(-1) - kept
     kept = torch.where(before < params.top_p * whole, kept, 0.0)
     return int(tokens[_at_share(kept, u)])

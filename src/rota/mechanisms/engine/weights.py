@@ -33,10 +33,9 @@ class Checkpoint:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         index = folder / "model.safetensors.index.json"
+        names = ["model.safetensors"]
         if index.exists():
             names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        else:
-            names = ["model.safetensors"]
         self._where = {}
         for name in names:
             try:
