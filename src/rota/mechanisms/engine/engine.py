@@ -29,7 +29,7 @@ class Output(NamedTuple):
     ----------
     sid : int
     token : int
-        The new token; -1 if there is none (cancelled, rejected).
+        The new token; -1 if there is none (cancelled, rejected, out of memory).
     text : str
         What can be shown of the answer beyond what was shown before; always empty without a tokenizer. Text that may yet turn out to
         begin a stop text, or half a character, is held back.
@@ -37,8 +37,8 @@ class Output(NamedTuple):
     top : tuple of (int, float)
         Likeliest tokens and their log-probabilities, if asked for.
     finish : str or None
-        None while the answer goes on; ``"stop"`` (a stop token or text), ``"length"``, ``"cancelled"``, or ``"rejected"`` (the policy
-        found that it can never run).
+        None while the answer goes on; ``"stop"`` (a stop token or text), ``"length"`` (of the answer, the model or the memory),
+        ``"cancelled"``, or ``"rejected"`` (the policy found that it can never run).
     time : float
         Seconds on the engine's clock.
     """
@@ -270,8 +270,8 @@ class Engine:
             self._count["preemptions"] += len(plan.evict)
             for sid in plan.evict:
                 self.runner.forget(core.seqs[sid])
-            for seq in core.rejected:
-                self._end(seq, "rejected", now)
+            for seq in core.rejected:  # one that has run before has outgrown the memory
+                self._end(seq, "rejected", now, "length" if seq.n_generated else "rejected")
             core.rejected.clear()
             if core.left > 0:
                 return True
@@ -327,10 +327,10 @@ class Engine:
             text += shown.rest()
         return Output(seq.sid, token, text, choice.logprob, choice.top, finish, now)
 
-    def _end(self, seq: Seq, reason: str, now: float) -> None:
-        """A request is over without a last token."""
+    def _end(self, seq: Seq, reason: str, now: float, finish: str | None = None) -> None:
+        """A request is over without a last token; `finish` is what its client is told, if that is not the reason."""
         shown = self._texts.get(seq.sid)
-        self._outbox.append(Output(seq.sid, -1, shown.rest() if shown else "", None, (), reason, now))
+        self._outbox.append(Output(seq.sid, -1, shown.rest() if shown else "", None, (), finish or reason, now))
         self._close(seq, reason, now)
 
     def _close(self, seq: Seq, reason: str, now: float) -> None:
