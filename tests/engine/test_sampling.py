@@ -57,7 +57,7 @@ def test_equal_shares_of_the_unit_interval_fall_on_tokens_as_the_distribution_sa
     params = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     expected = filtered(logits, params)
     parts = 200
-    drawn = [draw(torch.from_numpy(logits), params, (i + 0.5) / parts) for i in range(parts)]
+    drawn = draw(torch.from_numpy(logits).expand(parts, n), [params] * parts, [(i + 0.5) / parts for i in range(parts)])
     found = np.bincount(drawn, minlength=n)
     assert (expected[drawn] > 0).all()
     assert np.abs(found / parts - expected).max() <= 1 / parts + 1e-9
@@ -66,7 +66,17 @@ def test_equal_shares_of_the_unit_interval_fall_on_tokens_as_the_distribution_sa
 def test_a_share_next_to_one_still_finds_a_possible_token():
     logits = torch.tensor([0.0, 1.0, -200.0, -1000.0])
     for options in ({}, {"top_p": 0.999}, {"min_p": 0.1}, {"top_k": 2}):
-        assert draw(logits, SamplingParams(**options), math.nextafter(1.0, 0.0)) in (0, 1)
+        assert draw(logits[None], [SamplingParams(**options)], [math.nextafter(1.0, 0.0)])[0] in (0, 1)
+
+
+@given(seed=st.integers(0, 10**6))
+def test_neighbours_change_nothing(seed):
+    rng = np.random.default_rng(seed)
+    logits = torch.from_numpy(rng.normal(0, 3, (6, 2000)))
+    kinds = [dict(), dict(top_k=5), dict(top_p=0.9), dict(min_p=0.1), dict(top_k=1500, top_p=0.99), dict(temperature=50.0, top_p=0.999)]
+    params, shares = [SamplingParams(**kind) for kind in kinds], rng.random(6).tolist()
+    together = draw(logits, params, shares)
+    assert together == [draw(logits[i : i + 1], params[i : i + 1], shares[i : i + 1])[0] for i in range(6)]
 
 
 def sequence(prompt, generated, **options):

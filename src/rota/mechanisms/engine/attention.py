@@ -1,13 +1,14 @@
 """Attention of one step over paged KV: single tokens of many sequences, and chunks of prompts, in one batch of rows.
 
-Single tokens read the pages in place where a compiled kernel can (CPU); `reference` gathers them, as a plain formula, and is what the
-kernel is held to. Chunks gather what they look back at and use PyTorch's scaled dot product attention.
+Single tokens read the pages in place where a compiled kernel can (CPU, single and double precision) and are gathered elsewhere. Chunks
+gather what they look back at. Both then use PyTorch's scaled dot product attention; a plain formula is what all of it is held to.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,7 +74,8 @@ class StepAttention:
         self._blocks = torch.from_numpy(np.concatenate(blocks).astype(np.int64)).to(device)
         self._offsets = torch.from_numpy(where % size).to(device)
         self.cos, self.sin = angles(torch.from_numpy(where).to(device), freq, factor, dtype)
-        self._in_place = device.type == "cpu" and dtype in (torch.float32, torch.float64) and not reference
+        in_place = device.type == "cpu" and dtype in (torch.float32, torch.float64)
+        self._decode = self._decode_plainly if reference else self._decode_in_place if in_place else self._decode_gathered
         self._reference = reference
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -81,8 +83,7 @@ class StepAttention:
         self._kv.write(layer, self._blocks[:n], self._offsets[:n], k, v)
         out = torch.empty_like(q)
         if self.n_decodes:
-            decode = self._decode_in_place if self._in_place else self._decode_gathered
-            decode(layer, q[: self.n_decodes], out[: self.n_decodes])
+            self._decode(layer, q[: self.n_decodes], out[: self.n_decodes])
         if n > self.n_decodes:
             for chunk in self._chunks:
                 out[chunk.begin : chunk.end] = self._attend(layer, q[chunk.begin : chunk.end], k, v, chunk)
@@ -94,7 +95,28 @@ class StepAttention:
         paged_decode(q.numpy(), keys, values, self._tables, self._slots, self._lengths, scale, self._windows[layer], out.numpy())
 
     def _decode_gathered(self, layer: int, q: Tensor, out: Tensor) -> None:
-        """Each row by itself: slow, plain, and the same whatever else is in the batch."""
+        """All rows' pages, padded to the longest."""
+        n, (blocks, hidden) = len(q), self._gather
+        keys, values = (
+            pages[layer][blocks].transpose(1, 2).reshape(n, pages[layer].shape[1], -1, q.shape[-1])
+            for pages in (self._kv.keys, self._kv.values)
+        )
+        window = self._windows[layer]
+        seen = hidden >= 0 if not window else (hidden >= 0) & (hidden < window)
+        found = functional.scaled_dot_product_attention(q[:, :, None], keys, values, attn_mask=seen[:, None, None], enable_gqa=True)
+        out.copy_(found[:, :, 0])
+
+    @cached_property
+    def _gather(self) -> tuple[Tensor, Tensor]:
+        """Block tables of the decodes, (n, blocks of the longest), and how far each position lies behind the row's own, (n, positions)."""
+        size = self._kv.block_size
+        most = -(-int(self._lengths.max()) // size)
+        behind = self._lengths[:, None] - 1 - np.arange(most * size)[None, :]
+        device = self._kv.keys[0].device
+        return torch.from_numpy(self._tables[self._slots, :most].astype(np.int64)).to(device), torch.from_numpy(behind).to(device)
+
+    def _decode_plainly(self, layer: int, q: Tensor, out: Tensor) -> None:
+        """Each row by itself, by the formula."""
         size = self._kv.block_size
         for i, (slot, length) in enumerate(zip(self._slots.tolist(), self._lengths.tolist(), strict=True)):
             blocks = torch.from_numpy(self._tables[slot, : -(-length // size)].astype(np.int64)).to(q.device)

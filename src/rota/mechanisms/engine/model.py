@@ -62,7 +62,7 @@ class Decoder:
     dtype : torch.dtype
         Of activations, KV and (unless packed) weights.
     weight_format : str
-        ``"plain"``, or ``"int8"`` for everything but embeddings, norms and routers.
+        One of `weights.FORMATS`, for everything but embeddings, norms and routers.
     device : torch.device
     """
 

@@ -20,7 +20,7 @@ from rota.mechanisms.engine.model import Decoder
 from rota.mechanisms.engine.runner import Choice
 from rota.mechanisms.engine.sampling import choose
 from rota.mechanisms.engine.sequences import Seq
-from rota.mechanisms.engine.weights import DTYPES, Checkpoint
+from rota.mechanisms.engine.weights import DTYPES, FORMATS, Checkpoint
 
 
 class ModelRunner:
@@ -115,7 +115,7 @@ def load_runner(
     dtype : str
         ``"float32"``, ``"bfloat16"``, ``"float16"``, ``"float64"``; ``"auto"``: bfloat16 on a GPU, float32 on a CPU.
     weight_format : str
-        ``"plain"`` or ``"int8"`` (weights only, on a CPU).
+        ``"plain"``, ``"int8"`` (weights of 8 bits) or ``"w8a8"`` (rows that enter a product too; CPU).
     device : str
         ``"cpu"``, ``"cuda"``, or ``"auto"``: the GPU if there is one.
 
@@ -130,8 +130,10 @@ def load_runner(
         dtype = "bfloat16" if device.startswith("cuda") else "float32"
     if dtype not in DTYPES:
         raise InputError(f"unknown dtype {dtype!r}; choose one of auto, {', '.join(DTYPES)}")
-    if weight_format not in ("plain", "int8"):
-        raise InputError(f"unknown weight format {weight_format!r}; choose plain or int8")
+    if weight_format not in FORMATS:
+        raise InputError(f"unknown weight format {weight_format!r}; choose one of {', '.join(FORMATS)}")
+    if weight_format == "w8a8" and (dtype != "float32" or device != "cpu"):
+        raise InputError(f"weight format w8a8 works with dtype float32 on a CPU, not {dtype} on {device}; choose plain or int8")
     folder = Path(folder)
     config = read_decoder(folder)
     return ModelRunner(

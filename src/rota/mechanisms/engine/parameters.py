@@ -91,11 +91,6 @@ class SamplingParams:
             _whole("seed", self.seed, -(1 << 63), (1 << 64) - 1)
 
     @property
-    def plain(self) -> bool:
-        """Whether the token is the likeliest one of unmodified logits, and nothing more is wanted."""
-        return self.temperature == 0.0 and self.logprobs is None and not self.modifies
-
-    @property
     def modifies(self) -> bool:
         """Whether logits are changed before anything is drawn."""
         penalised = self.repetition_penalty != 1.0 or self.presence_penalty != 0.0 or self.frequency_penalty != 0.0

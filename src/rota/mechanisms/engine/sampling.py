@@ -1,4 +1,4 @@
-"""Choosing tokens from logits. Each row is treated by itself, with its own random number, so that no neighbour can change its token."""
+"""Choosing tokens from logits. Each row has its own random number and its own arithmetic, so that no neighbour can change its token."""
 
 from __future__ import annotations
 
@@ -18,22 +18,27 @@ FEW = 1024
 
 def choose(logits: Tensor, seqs: Sequence[Seq]) -> list[Choice]:
     """The next token of each sequence, from its row of logits (n, vocab)."""
-    best: list[int] = logits.argmax(dim=-1).tolist()
+    wanted = logits
+    modified = [i for i, seq in enumerate(seqs) if seq.params.modifies]
+    if modified:
+        wanted = logits.clone()
+        for i in modified:
+            wanted[i] = penalised(logits[i], seqs[i])
+    tokens: list[int] = wanted.argmax(dim=-1).tolist()
+    random = [i for i, seq in enumerate(seqs) if seq.params.temperature > 0.0]
+    if random:
+        drawn = draw(wanted[random], [seqs[i].params for i in random], [uniform(seqs[i].seed, seqs[i].n_known) for i in random])
+        for i, token in zip(random, drawn, strict=True):
+            tokens[i] = token
     return [
-        Choice(token) if seq.params.plain else _choose_one(logits[i], seq)
-        for i, (seq, token) in enumerate(zip(seqs, best, strict=True))
+        Choice(token) if seq.params.logprobs is None else _with_logprobs(row, token, seq.params.logprobs)
+        for row, token, seq in zip(logits, tokens, seqs, strict=True)
     ]
 
 
-def _choose_one(raw: Tensor, seq: Seq) -> Choice:
-    params = seq.params
-    logits = raw.double() if raw.dtype == torch.float64 else raw.float()
-    changed = penalised(logits, seq) if params.modifies else logits
-    token = int(changed.argmax()) if params.temperature == 0.0 else draw(changed, params, uniform(seq.seed, seq.n_known))
-    if params.logprobs is None:
-        return Choice(token)
-    known = logits.log_softmax(-1)
-    values, tokens = known.topk(min(params.logprobs, len(known)))
+def _with_logprobs(logits: Tensor, token: int, most: int) -> Choice:
+    known = logits.log_softmax(-1, dtype=torch.float64)
+    values, tokens = known.topk(min(most, len(known)))
     return Choice(token, float(known[token]), tuple(zip(tokens.tolist(), values.tolist(), strict=True)))
 
 
@@ -54,30 +59,48 @@ def penalised(logits: Tensor, seq: Seq) -> Tensor:
     return logits
 
 
-def draw(logits: Tensor, params: SamplingParams, u: float) -> int:
-    """The token at the share `u` of the distribution that temperature, min-p, top-k and top-p (in this order) leave.
+def draw(logits: Tensor, params: Sequence[SamplingParams], shares: Sequence[float]) -> list[int]:
+    """For each row, the token at a share (0 to below 1) of the distribution that temperature, min-p, top-k and top-p, in this order, leave.
 
-    The kept tokens lie in order of their probability where they had to be sorted, otherwise in order of their numbers.
+    The kept tokens lie in order of their probability where top-k or top-p ask for one, otherwise in order of their numbers.
     """
-    probs = (logits.double() / params.temperature).softmax(-1)
-    if params.min_p:
-        probs = torch.where(probs >= params.min_p * probs.max(), probs, 0.0)
-    if not params.top_k and params.top_p == 1.0:
-        return _at_share(probs, u)
-    n = len(probs)
-    kept, tokens = probs.topk(min(params.top_k or FEW, n))
-    whole = kept.sum() if params.top_k else probs.sum()
-    if kept.sum() < params.top_p * whole:  # a flat distribution: more tokens than that count
+    device = logits.device
+    column = {"dtype": torch.float64, "device": device}
+    probs = (logits.double() / torch.tensor([[p.temperature] for p in params], **column)).softmax(-1)
+    if any(p.min_p for p in params):
+        floor = torch.tensor([[p.min_p] for p in params], **column) * probs.amax(-1, keepdim=True)
+        probs = torch.where(probs >= floor, probs, 0.0)
+    u = torch.tensor([[share] for share in shares], **column)
+    found = torch.empty(len(params), dtype=torch.int64, device=device)
+    ranked = torch.tensor([p.top_k > 0 or p.top_p < 1.0 for p in params], device=device)
+    if not ranked.all():
+        found[~ranked] = _at_share(probs[~ranked], u[~ranked])
+    if ranked.any():
+        kept, tokens = _ranked(probs[ranked], [p for p in params if p.top_k > 0 or p.top_p < 1.0])
+        found[ranked] = tokens.gather(1, _at_share(kept, u[ranked])[:, None])[:, 0]
+    drawn: list[int] = found.tolist()
+    return drawn
+
+
+def _ranked(probs: Tensor, params: Sequence[SamplingParams]) -> tuple[Tensor, Tensor]:
+    """Weights of the tokens that top-k and top-p keep, likeliest first, and the tokens: (n, some) each."""
+    vocab = probs.shape[1]
+    most = torch.tensor([[p.top_k or vocab] for p in params], device=probs.device)
+    top_p = torch.tensor([[p.top_p] for p in params], dtype=probs.dtype, device=probs.device)
+    kept, tokens = probs.topk(min(max(FEW, *(p.top_k for p in params)), vocab))
+    kept = torch.where(torch.arange(kept.shape[1], device=probs.device) < most, kept, 0.0)
+    whole = torch.where(most < vocab, kept.sum(-1, keepdim=True), probs.sum(-1, keepdim=True))
+    if (kept.sum(-1, keepdim=True) < top_p * whole).any():  # a flat distribution: more tokens count than those few
         kept, tokens = probs.sort(descending=True)
+        kept = torch.where(torch.arange(vocab, device=probs.device) < most, kept, 0.0)
     before = kept.cumsum(-1) - kept
-    kept = torch.where(before < params.top_p * whole, kept, 0.0)
-    return int(tokens[_at_share(kept, u)])
+    return torch.where(before < top_p * whole, kept, 0.0), tokens
 
 
-def _at_share(weights: Tensor, u: float) -> int:
-    """Index of the weight in which the share `u` of their sum falls."""
+def _at_share(weights: Tensor, u: Tensor) -> Tensor:
+    """Of each row, the index of the weight in which a share of their sum falls; never that of a weight of zero."""
     sums = weights.cumsum(-1)
-    at = int(torch.searchsorted(sums, u * sums[-1], right=True))
-    if at >= len(weights) or weights[at] == 0:  # u so near 1 that rounding has carried it over the end
-        at = int(weights.nonzero()[-1])
-    return at
+    at = torch.searchsorted(sums, u * sums[:, -1:], right=True)[:, 0]
+    positions = torch.arange(weights.shape[1], device=weights.device)
+    last = torch.where(weights > 0, positions, -1).amax(-1)
+    return torch.minimum(at, last)

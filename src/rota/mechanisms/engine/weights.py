@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -12,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from rota.errors import InputError
+from rota.mechanisms.engine.quantise import quantise_rows
 
-#: Weight formats by name: the tensors' type in memory, and in products.
+#: Types of activations and KV by name.
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64, "float16": torch.float16}
 
 
@@ -73,28 +75,76 @@ class Dense:
     """Weights as they are."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self._weight, self._bias = weight, bias
+        self._weight, self._bias = weight.contiguous(), bias
 
     def __call__(self, x: Tensor) -> Tensor:
         return functional.linear(x, self._weight, self._bias)
 
 
-class Int8:
-    """Whole numbers of 8 bits with one scale per output, packed once; products in bfloat16, which is what PyTorch's kernel is fast in."""
+class Packed:
+    """Single precision on a CPU, laid out for oneDNN once: up to twice as fast as `Dense` for a few dozen rows."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        scale = weight.float().abs().amax(dim=1).clamp(min=1e-12) / 127.0
-        self._weight = (weight.float() / scale[:, None]).round().clamp(-127, 127).to(torch.int8).contiguous()
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), 16)
+        self._bias = bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
+
+
+class Int8:
+    """Weights of 8 bits with one scale per output; rows in bfloat16, which is what PyTorch's kernel is fast in.
+
+    The kernel is for decoding: from `MANY` rows on the weights are unpacked, and the product is one of floating point.
+    """
+
+    MANY = 32
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._weight, scale = quantise_weight(weight)
         self._scale = scale.to(torch.bfloat16)
         self._bias = bias
 
     def __call__(self, x: Tensor) -> Tensor:
+        if len(x) >= self.MANY:
+            return functional.linear(x, self._weight.to(x.dtype)) * self._scale.to(x.dtype) + (0 if self._bias is None else self._bias)
         y = torch.ops.aten._weight_int8pack_mm(x.to(torch.bfloat16).contiguous(), self._weight, self._scale).to(x.dtype)
         return y if self._bias is None else y + self._bias
 
 
+class Int8Rows:
+    """Weights and rows of 8 bits, products in whole numbers (oneDNN): one scale per output and per row, so rows stay independent."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        whole, self._scale = quantise_weight(weight)
+        self._zero = torch.zeros(len(whole), dtype=torch.int32)
+        self._weight = torch.ops.onednn.qlinear_prepack(whole, None)
+        self._bias = bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        x = x.contiguous()
+        q, scale = torch.empty(x.shape, dtype=torch.uint8), torch.empty(len(x), 1)
+        quantise_rows(x.numpy(), q.numpy(), scale.numpy())
+        y = torch.ops.onednn.qlinear_pointwise(
+            q, 1.0, 128, self._weight, self._scale, self._zero, None, 1.0, 0, torch.float32, "none", [], ""
+        )
+        y = y.mul_(scale)
+        return y if self._bias is None else y + self._bias
+
+
+def quantise_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Whole numbers from -127 to 127, (out, in), and the scale of each output."""
+    scale = weight.float().abs().amax(dim=1).clamp(min=1e-12) / 127.0
+    return (weight.float() / scale[:, None]).round().clamp(-127, 127).to(torch.int8).contiguous(), scale
+
+
+#: How weights are kept: as in the checkpoint; 8 bits; 8 bits, and rows too.
+FORMATS: dict[str, Callable[[Tensor, Tensor | None], Linear]] = {"plain": Dense, "int8": Int8, "w8a8": Int8Rows}
+
+
 def pack(weight: Tensor, bias: Tensor | None, weight_format: str) -> Linear:
-    """A matrix in a format: ``"int8"``, or as it is."""
-    if weight_format == "int8":
-        return Int8(weight, bias)
-    return Dense(weight.contiguous(), bias)
+    """A matrix in one of `FORMATS`."""
+    on_cpu = weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
+    if weight_format == "plain" and on_cpu and weight.dtype == torch.float32:
+        return Packed(weight, bias)
+    return FORMATS[weight_format](weight, bias)
