@@ -1,6 +1,6 @@
 """Speed of the engine: prefill and decode tokens per second of a random 125M-parameter Llama, and what its own bookkeeping costs.
 
-    python benchmarks/engine.py [--threads 2] [--prompt 128] [--output 128] [--formats float32 int8 w8a8] [--batches 1 16]
+    python benchmarks/engine.py [--threads 2] [--prompt 128] [--output 128] [--formats float32 int8 w8a8 transformers] [--batches 1 16]
 
 Every figure is the best of `--repeat` runs through `Engine` itself: requests in, tokens out, policy, sampling and all. Prefill is the time
 until all first tokens are there, decode the time from then on.
@@ -67,6 +67,27 @@ def run(runner: ModelRunner, batch: int, prompt: int, output: int, clock: Callab
     return batch * prompt / (first - began), (batch * output - made) / (end - first)
 
 
+def run_transformers(batch: int, prompt: int, output: int, repeat: int, clock: Callable[[], float]) -> tuple[float, float]:
+    """The same of transformers' own generation, a model of the same shape in single precision."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(
+        vocab_size=SIZES["vocab"], hidden_size=SIZES["hidden"], intermediate_size=SIZES["ffn"], num_hidden_layers=SIZES["layers"],
+        num_attention_heads=SIZES["heads"], max_position_embeddings=1024, eos_token_id=None, pad_token_id=0,
+    )).eval()  # fmt: skip
+    tokens = torch.randint(1, 32000, (batch, prompt))
+    best = [0.0, 0.0]
+    for _ in range(repeat):
+        times = [clock()]
+        for new in (1, output):
+            model.generate(tokens, max_new_tokens=new, min_new_tokens=new, do_sample=False)
+            times.append(clock())
+        first, both = times[1] - times[0], times[2] - times[1]
+        best = [max(best[0], batch * prompt / first), max(best[1], batch * (output - 1) / (both - first))]
+    return best[0], best[1]
+
+
 class NoModel:
     """A runner that computes nothing."""
 
@@ -112,15 +133,21 @@ def main() -> None:
     clock = time.process_time if options.cpu_time else time.perf_counter
     for policy in ("sarathi", "vllm-v1", "layered"):
         print(f"bookkeeping with 64 sequences, {policy}: {1e3 * overhead(64, policy):.3f} ms a step (CPU time)")
-    print(f"{'weights':>10} {'batch':>6} {'prefill':>10} {'decode':>10}   tokens/s, {options.threads} threads{', CPU time' if options.cpu_time else ''}")
+    kind = "CPU time" if options.cpu_time else "wall time"
+    print(f"{'weights':>12} {'batch':>6} {'prefill':>10} {'decode':>10}   tokens/s, {options.threads} threads, {kind}")
     for name in options.formats:
-        dtype = getattr(torch, name) if name in ("float32", "bfloat16") else torch.float32
-        runner = random_llama("plain" if name in ("float32", "bfloat16") else name, dtype)
-        run(runner, 1, 16, 8, clock)
+        runner = None
+        if name != "transformers":
+            dtype = torch.bfloat16 if name == "bfloat16" else torch.float32
+            runner = random_llama("plain" if name in ("float32", "bfloat16") else name, dtype)
+            run(runner, 1, 16, 8, clock)
         for batch in options.batches:
-            runs = [run(runner, batch, options.prompt, options.output, clock) for _ in range(options.repeat)]
-            prefill, decode = (max(figures) for figures in zip(*runs, strict=True))
-            print(f"{name:>10} {batch:>6} {prefill:>10.0f} {decode:>10.1f}", flush=True)
+            if runner is None:
+                prefill, decode = run_transformers(batch, options.prompt, options.output, options.repeat, clock)
+            else:
+                runs = [run(runner, batch, options.prompt, options.output, clock) for _ in range(options.repeat)]
+                prefill, decode = (max(figures) for figures in zip(*runs, strict=True))
+            print(f"{name:>12} {batch:>6} {prefill:>10.0f} {decode:>10.1f}", flush=True)
 
 
 if __name__ == "__main__":

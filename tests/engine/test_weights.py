@@ -76,8 +76,8 @@ def test_directories_that_hold_no_model_are_refused(tmp_path):
         with pytest.raises(InputError, match=match):
             load_runner(tmp_path, device="cpu")
     path.write_text(json.dumps(good))
-    for options, match in [(dict(dtype="int3"), "int3"), (dict(weight_format="int1"), "int1"), (dict(weight_format="w8a8", dtype="bfloat16"), "w8a8")]:
-        with pytest.raises(InputError, match=match):
+    for options in (dict(dtype="int3"), dict(weight_format="int1"), dict(dtype="bfloat16", weight_format="w8a8")):
+        with pytest.raises(InputError, match=list(options.values())[-1]):
             load_runner(tmp_path, device="cpu", **options)
     (tmp_path / "model.safetensors").write_bytes(b"nonsense")
     with pytest.raises(InputError, match="safetensors"):
