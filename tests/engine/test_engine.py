@@ -7,6 +7,8 @@ import pytest
 from rota.contracts.serving import ALWAYS, StepPlan, Work
 from rota.errors import InputError, PlanRejected, UnsupportedPolicy
 from rota.mechanisms.engine import Choice, Engine, ModelClock, SamplingParams
+from rota.mechanisms.engine.log import Planned
+from rota.mechanisms.engine.replay import replay
 from rota.policies.registry import make_policy
 from tests.engine.scripted import serve
 from tests.simulator.test_rules import BROKEN, SPEC, TABLES, TRACE, Scripted
@@ -207,3 +209,23 @@ def test_requests_without_a_seed_get_different_ones_and_the_same_in_every_run():
     assert seeds[0] == seeds[1]
     assert len(set(seeds[0])) == 3
     assert seeds[0][2] == 7
+
+
+@pytest.mark.parametrize(("called", "cached"), [(True, 32), (False, 0)])
+def test_a_program_that_calls_a_tool_keeps_its_prefix_through_a_rush(called, cached):
+    log = []
+    policy = make_policy("pin-forever", max_num_seqs=8)
+    e = engine(policy, blocks=24, log=log)
+    first = e.add_request(list(range(30)), SamplingParams(max_tokens=5), program=3)
+    answer = [o.token for o in drain(e)]
+    if called:
+        e.set_tool(first, 0)
+    for i in range(6):
+        e.add_request([500 + i] * 40, SamplingParams(max_tokens=3))
+    drain(e)
+    before = e.stats().cached_tokens
+    e.add_request([*range(30), *answer, 7, 8], SamplingParams(max_tokens=1), program=3)
+    drain(e)
+    assert e.stats().cached_tokens - before == cached
+    sizes = dict(n_layers=4, blocks=24, block_size=4, max_len=64)
+    assert replay(log, policy, **sizes) == [entry.plan for entry in log if isinstance(entry, Planned)]

@@ -41,3 +41,12 @@ def test_memory_for_no_two_blocks_is_refused_with_the_arithmetic(tmp_path):
     make("llama", tmp_path)
     with pytest.raises(DoesNotFit, match="give at least"):
         load_engine(tmp_path, parse_policy("sarathi"), device="cpu", kv_bytes=1000)
+
+
+def test_policies_that_pin_are_told_what_prompts_cost(tmp_path):
+    make("llama", tmp_path)
+    engine = load_engine(tmp_path, parse_policy("continuum"), device="cpu", kv_bytes=1 << 20)
+    a, b, c = engine.core.limits.prefill
+    measured = a + 256 * b + 256**2 * c
+    assert 1e-4 < measured < 5.0
+    assert engine.core.pool.free == engine.stats().blocks

@@ -21,6 +21,8 @@ from rota.mechanisms.engine.view import View
 
 #: What this engine can be asked for (`rota.contracts.serving.CAPABILITIES`).
 CAPABILITIES = frozenset({"chunk", "hybrid", "layers", "prefix_cache", "priority", "padded", "pause", "pin"})
+#: Programs whose turns are counted; the longest silent one is forgotten beyond that.
+MOST_PROGRAMS = 1 << 16
 
 
 class Row(NamedTuple):
@@ -83,6 +85,7 @@ class EngineCore:
         self.arrived: list[Seq] = []
         self.finished: list[Seq] = []
         self.rejected: list[Seq] = []  # since the driver last looked
+        self._programs: dict[int, tuple[int, float]] = {}  # turns so far and first arrival, the longest silent one first
         self.now = 0.0
         self.plan = StepPlan()
         self.left = 0  # steps for which the plan may yet hold
@@ -97,9 +100,14 @@ class EngineCore:
     # -- what happens to the engine
 
     def arrive(self, seq: Seq) -> None:
-        """A request joins the queue."""
+        """A request joins the queue, as the next turn of its program if it has one."""
         seq.lookup = self.pool.reusable
         self.seqs[seq.sid] = seq
+        if seq.program >= 0:
+            seq.turn, seq.program_arrival = self._programs.pop(seq.program, (0, seq.arrival))
+            self._programs[seq.program] = seq.turn + 1, seq.program_arrival
+            if len(self._programs) > MOST_PROGRAMS:
+                del self._programs[next(iter(self._programs))]
         self.waiting.add(seq, evicted=False)
         if self.policy.follows:
             self.arrived.append(seq)

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from rota.contracts.offline import OfflinePolicy
-from rota.contracts.serving import FUTURE, BatchPolicy
+from rota.contracts.serving import FINISHED, FUTURE, BatchPolicy
 from rota.errors import InputError, UnsupportedPolicy
 from rota.mechanisms.engine.clock import Clock, WallClock
 from rota.mechanisms.engine.core import EngineCore, Row
-from rota.mechanisms.engine.log import Arrived, Cancelled, Ended, Entry, Planned, Stepped
+from rota.mechanisms.engine.log import Arrived, Called, Cancelled, Ended, Entry, Planned, Stepped
 from rota.mechanisms.engine.parameters import SamplingParams
 from rota.mechanisms.engine.runner import Choice, Runner
 from rota.mechanisms.engine.sequences import Seq
@@ -122,7 +122,6 @@ class Engine:
         self._live: dict[int, Seq] = {}
         self._inbox: list[tuple[float, int]] = []
         self._outbox: list[Output] = []
-        self._programs: dict[int, tuple[int, float]] = {}
         self._next_sid = 0
         self._count = dict.fromkeys(("steps", "finished", "preemptions", "prompt_tokens", "cached_tokens", "generated_tokens"), 0)
         runner.allocate(blocks, block_size)
@@ -168,9 +167,6 @@ class Engine:
             priority=priority, tenant=tenant, program=program,
         )  # fmt: skip
         seq.seed = self._seed * 0x9E3779B97F4A7C15 + sid if params.seed is None else params.seed
-        if program >= 0:
-            seq.turn, seq.program_arrival = self._programs.setdefault(program, (0, arrival))
-            self._programs[program] = seq.turn + 1, seq.program_arrival
         if self._tokenizer is not None:
             self._texts[sid] = TokenText(self._tokenizer, params.stop)
         self._live[sid] = seq
@@ -196,6 +192,16 @@ class Engine:
             self.runner.forget(seq)
             self._end(seq, "cancelled", now)
         return True
+
+    def set_tool(self, sid: int, tool: int) -> None:
+        """Say, before the next `step`, that an answer that has just ended calls a tool: its program will come back for another turn.
+
+        Policies that hold the KV of programs (`continuum` and others) take a program for over otherwise.
+        """
+        seq = self.core.seqs.get(sid)
+        if seq is not None and seq.phase == FINISHED:
+            seq.tool = tool
+            self._note(Called(self.clock.now(), sid, tool))
 
     def step(self) -> list[Output]:
         """Run one step, if there is anything to run; what came of it, and of cancellations and rejections since the last call.

@@ -55,6 +55,10 @@ def load_engine(
         from tokenizers import Tokenizer as FileTokenizer
 
         tokenizer = FileTokenizer.from_file(str(folder / "tokenizer.json"))
+    runner.allocate(blocks, block_size)
+    runner.warm_up()
+    fit = runner.measure_prefill(blocks, block_size) if "pin" in policy.requires else (0.0, 0.0, 0.0)
     return Engine(
-        runner, policy, blocks=blocks, block_size=block_size, max_len=max_model_len, clock=clock, tokenizer=tokenizer, log=log, seed=seed
-    )
+        runner, policy, blocks=blocks, block_size=block_size, max_len=max_model_len, clock=clock, tokenizer=tokenizer, log=log, seed=seed,
+        prefill_fit=fit,
+    )  # fmt: skip

@@ -51,6 +51,14 @@ class Cancelled(NamedTuple):
     sid: int
 
 
+class Called(NamedTuple):
+    """The answer of a request that has ended calls a tool."""
+
+    time: float
+    sid: int
+    tool: int
+
+
 class Ended(NamedTuple):
     """A request is over: known tokens, why, and the identities of its computed blocks."""
 
@@ -61,8 +69,8 @@ class Ended(NamedTuple):
     keys: tuple[int, ...]
 
 
-Entry = Arrived | Planned | Stepped | Cancelled | Ended
-_KINDS: dict[str, type[Entry]] = {kind.__name__.lower(): kind for kind in (Arrived, Planned, Stepped, Cancelled, Ended)}
+Entry = Arrived | Planned | Stepped | Cancelled | Called | Ended
+_KINDS: dict[str, type[Entry]] = {kind.__name__.lower(): kind for kind in (Arrived, Planned, Stepped, Cancelled, Called, Ended)}
 
 
 def write_log(entries: Iterable[Entry], path: Path) -> None:

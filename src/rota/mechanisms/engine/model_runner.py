@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +18,7 @@ from rota.mechanisms.engine.config import read_decoder
 from rota.mechanisms.engine.core import Row
 from rota.mechanisms.engine.kv import PagedKV
 from rota.mechanisms.engine.model import Decoder
+from rota.mechanisms.engine.parameters import SamplingParams
 from rota.mechanisms.engine.runner import Choice
 from rota.mechanisms.engine.sampling import choose
 from rota.mechanisms.engine.sequences import Seq
@@ -40,6 +42,7 @@ class ModelRunner:
         self.end_tokens = decoder.config.end_tokens
         self._reference = reference
         self._open: dict[int, Tensor] = {}
+        self._kv: PagedKV | None = None
 
     @property
     def kv_bytes_per_token(self) -> int:
@@ -48,14 +51,39 @@ class ModelRunner:
         return int(2 * shape.layers * shape.kv_heads * shape.head_dim * self.decoder.dtype.itemsize)
 
     def allocate(self, blocks: int, block_size: int) -> None:
-        """Make room for the KV of so many blocks."""
+        """Make room for the KV of so many blocks, unless there is just that."""
         d, shape = self.decoder, self.decoder.config.shape
-        self._kv = PagedKV(shape.layers, blocks, block_size, shape.kv_heads, shape.head_dim, d.dtype, d.device)
         self._open.clear()
+        if self._kv is None or (len(self._kv.keys[0]), self._kv.block_size) != (blocks, block_size):
+            self._kv = None  # let go of the old one first
+            self._kv = PagedKV(shape.layers, blocks, block_size, shape.kv_heads, shape.head_dim, d.dtype, d.device)
 
     def forget(self, seq: Seq) -> None:
         """Drop the hidden states of an open chunk."""
         self._open.pop(seq.sid, None)
+
+    def warm_up(self) -> None:
+        """Compute a token for nobody, in block 0 before anyone holds it: what is compiled at first use is compiled now."""
+        seq = _nobody([0], SamplingParams(max_tokens=1))
+        self.run([Row(seq, 0, 1, (0, self.n_layers), True, True)], np.zeros((1, 1), np.int32))
+
+    def measure_prefill(self, blocks: int, block_size: int) -> tuple[float, float, float]:
+        """(a, b, c): a prompt of n tokens alone takes about a + b n + c n^2 seconds. Overwrites blocks; for before the first request."""
+        longest = min(self.max_len, blocks * block_size, 2048)
+        lengths = sorted({max(1, longest >> i) for i in range(5)})
+        table = np.arange(blocks, dtype=np.int32)[None]
+        seconds = []
+        for n in lengths:
+            row = Row(_nobody([0] * n, SamplingParams(max_tokens=1)), 0, n, (0, self.n_layers), True, False)
+            times = []
+            for _ in range(2):
+                began = time.perf_counter()
+                self.run([row], table)
+                times.append(time.perf_counter() - began)
+            seconds.append(min(times))
+        x, y = np.array(lengths, np.float64), np.array(seconds)
+        a, b, c = np.linalg.lstsq(np.stack([np.ones_like(x), x, x * x], axis=1) / y[:, None], np.ones_like(x))[0]
+        return float(a), float(b), float(c)
 
     @torch.inference_mode()
     def run(self, rows: Sequence[Row], tables: NDArray[np.int32]) -> list[Choice]:
@@ -73,6 +101,8 @@ class ModelRunner:
     def forward(self, rows: Sequence[Row], tables: NDArray[np.int32]) -> Tensor:
         """Rows' hidden states behind their layers, (tokens, hidden); chunks that stop before the last layer are kept instead."""
         d = self.decoder
+        if self._kv is None:
+            raise InputError("the runner has no KV blocks yet; call allocate first")
         attend = StepAttention(
             rows, tables, self._kv, d.config.windows, d.rope_freq, d.rope_factor, reference=self._reference
         )
@@ -101,6 +131,13 @@ class ModelRunner:
         for row, (begin, end) in zip(chunks, pairwise(ends), strict=True):
             self._open[row.seq.sid] = x[begin:end].clone()
         return x[:n]
+
+
+def _nobody(tokens: list[int], params: SamplingParams) -> Seq:
+    """A sequence that no engine knows, with the first block table."""
+    seq = Seq(-1, tokens, 0.0, 1, params)
+    seq.slot = 0
+    return seq
 
 
 def load_runner(

@@ -9,13 +9,16 @@ import numpy as np
 from rota.contracts.serving import BatchPolicy, StepPlan
 from rota.errors import InputError
 from rota.mechanisms.engine.core import EngineCore
-from rota.mechanisms.engine.log import Arrived, Cancelled, Ended, Entry, Planned, Stepped
+from rota.mechanisms.engine.log import Arrived, Called, Cancelled, Ended, Entry, Planned, Stepped
 from rota.mechanisms.engine.parameters import SamplingParams
 from rota.mechanisms.engine.sequences import Seq
 from rota.workload.trace import Trace
 
 
-def replay(entries: Iterable[Entry], policy: BatchPolicy, *, n_layers: int, blocks: int, block_size: int, max_len: int) -> list[StepPlan]:
+def replay(
+    entries: Iterable[Entry], policy: BatchPolicy, *, n_layers: int, blocks: int, block_size: int, max_len: int,
+    prefill_fit: tuple[float, float, float] = (0.0, 0.0, 0.0),
+) -> list[StepPlan]:  # fmt: skip
     """The plans of a fresh `policy` at every moment at which the log's engine asked its own.
 
     The engine's state follows from the log's arrivals, cancellations and ends, and from the plans made here; so the first plan that
@@ -28,7 +31,7 @@ def replay(entries: Iterable[Entry], policy: BatchPolicy, *, n_layers: int, bloc
     """
     entries = list(entries)
     ends = {entry.sid: entry for entry in entries if isinstance(entry, Ended)}
-    core = EngineCore(policy, n_layers=n_layers, blocks=blocks, block_size=block_size, max_len=max_len)
+    core = EngineCore(policy, n_layers=n_layers, blocks=blocks, block_size=block_size, max_len=max_len, prefill_fit=prefill_fit)
     seqs: dict[int, Seq] = {}
     plans = []
     for entry in entries:
@@ -38,6 +41,8 @@ def replay(entries: Iterable[Entry], policy: BatchPolicy, *, n_layers: int, bloc
                 core.arrive(seqs[entry.sid])
             case Cancelled():
                 core.cancel(seqs[entry.sid], entry.time)
+            case Called():
+                seqs[entry.sid].tool = entry.tool
             case Planned():
                 plans.append(core.decide(entry.time))
                 core.rejected.clear()
