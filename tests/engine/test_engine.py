@@ -1,6 +1,7 @@
 """The engine as its users meet it: limits, ends, cancellation, the rules of the contract, with a scripted model."""
 
 import math
+import time
 
 import pytest
 
@@ -229,3 +230,20 @@ def test_a_program_that_calls_a_tool_keeps_its_prefix_through_a_rush(called, cac
     assert e.stats().cached_tokens - before == cached
     sizes = dict(n_layers=4, blocks=24, block_size=4, max_len=64)
     assert replay(log, policy, **sizes) == [entry.plan for entry in log if isinstance(entry, Planned)]
+
+
+@pytest.mark.parametrize("name", ["sarathi", "vllm-v1", "layered"])
+def test_policy_and_bookkeeping_take_less_than_a_millisecond_a_step_for_64_sequences(name):
+    best = math.inf
+    for _ in range(3):
+        e = engine(make_policy(name), blocks=64 * 20, compress=False)
+        for _ in range(64):
+            e.add_request([1] * 20, SamplingParams(ignore_eos=True))
+        while e.core.waiting or e.core.prefills or not e.core.decodes:
+            e.step()
+        began = time.thread_time()
+        for _ in range(20):
+            e.step()
+        best = min(best, (time.thread_time() - began) / 20)
+        assert len(e.core.decodes) == 64
+    assert best < 1e-3

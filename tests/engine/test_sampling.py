@@ -72,7 +72,7 @@ def test_a_share_next_to_one_still_finds_a_possible_token():
 @given(seed=st.integers(0, 10**6))
 def test_neighbours_change_nothing(seed):
     rng = np.random.default_rng(seed)
-    logits = torch.from_numpy(rng.normal(0, 3, (6, 2000)))
+    logits = torch.from_numpy(rng.integers(-5, 5, (6, 2000)) + 0.0)  # many ties
     kinds = [dict(), dict(top_k=5), dict(top_p=0.9), dict(min_p=0.1), dict(top_k=1500, top_p=0.99), dict(temperature=50.0, top_p=0.999)]
     params, shares = [SamplingParams(**kind) for kind in kinds], rng.random(6).tolist()
     together = draw(logits, params, shares)
@@ -91,6 +91,12 @@ def test_penalties_follow_their_formulas():
     expected = [2.0 / 2, -2.0 * 2 - 0.5 - 0.5, 1.0, 0.5 / 2 - 0.5 - 0.25, 0.0]
     assert penalised(logits, seq).tolist() == expected
     assert logits.tolist() == [2.0, -2.0, 1.0, 0.5, 3.0]
+
+
+def test_the_slightest_temperature_takes_the_likeliest_token():
+    logits = torch.tensor([[1e4, 1.0, -1e4]])
+    for temperature in (0.0, 1e-300, 1e-6, 1e-4):
+        assert choose(logits, [sequence([0], [], temperature=temperature)])[0].token == 0
 
 
 def test_logprobs_are_of_the_unmodified_distribution():

@@ -14,6 +14,8 @@ from rota.mechanisms.engine.sequences import Seq
 
 #: Top-p looks at so many likeliest tokens before it sorts all.
 FEW = 1024
+#: Below this temperature the likeliest token is taken: nothing else could be, and the quotients would overflow.
+COLD = 1e-5
 
 
 def choose(logits: Tensor, seqs: Sequence[Seq]) -> list[Choice]:
@@ -25,7 +27,7 @@ def choose(logits: Tensor, seqs: Sequence[Seq]) -> list[Choice]:
         for i in modified:
             wanted[i] = penalised(logits[i], seqs[i])
     tokens: list[int] = wanted.argmax(dim=-1).tolist()
-    random = [i for i, seq in enumerate(seqs) if seq.params.temperature > 0.0]
+    random = [i for i, seq in enumerate(seqs) if seq.params.temperature >= COLD]
     if random:
         drawn = draw(wanted[random], [seqs[i].params for i in random], [uniform(seqs[i].seed, seqs[i].n_known) for i in random])
         for i, token in zip(random, drawn, strict=True):
@@ -37,7 +39,7 @@ def choose(logits: Tensor, seqs: Sequence[Seq]) -> list[Choice]:
 
 
 def _with_logprobs(logits: Tensor, token: int, most: int) -> Choice:
-    known = logits.log_softmax(-1, dtype=torch.float64)
+    known = logits.log_softmax(-1, dtype=torch.float64 if logits.dtype == torch.float64 else torch.float32)
     values, tokens = known.topk(min(most, len(known)))
     return Choice(token, float(known[token]), tuple(zip(tokens.tolist(), values.tolist(), strict=True)))
 
@@ -65,41 +67,37 @@ def draw(logits: Tensor, params: Sequence[SamplingParams], shares: Sequence[floa
     The kept tokens lie in order of their probability where top-k or top-p ask for one, otherwise in order of their numbers.
     """
     device = logits.device
-    column = {"dtype": torch.float64, "device": device}
-    probs = (logits.double() / torch.tensor([[p.temperature] for p in params], **column)).softmax(-1)
+    exact = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    column = {"dtype": exact, "device": device}
+    probs = (logits.to(exact) / torch.tensor([[p.temperature] for p in params], **column)).softmax(-1)
     if any(p.min_p for p in params):
         floor = torch.tensor([[p.min_p] for p in params], **column) * probs.amax(-1, keepdim=True)
         probs = torch.where(probs >= floor, probs, 0.0)
-    u = torch.tensor([[share] for share in shares], **column)
+    u = torch.tensor([[share] for share in shares], dtype=torch.float64, device=device)
     found = torch.empty(len(params), dtype=torch.int64, device=device)
     ranked = torch.tensor([p.top_k > 0 or p.top_p < 1.0 for p in params], device=device)
     if not ranked.all():
         found[~ranked] = _at_share(probs[~ranked], u[~ranked])
-    if ranked.any():
-        kept, tokens = _ranked(probs[ranked], [p for p in params if p.top_k > 0 or p.top_p < 1.0])
-        found[ranked] = tokens.gather(1, _at_share(kept, u[ranked])[:, None])[:, 0]
+    for i in ranked.nonzero()[:, 0].tolist():
+        kept, tokens = _ranked(probs[i], params[i])
+        found[i] = tokens[_at_share(kept[None], u[i : i + 1])[0]]
     drawn: list[int] = found.tolist()
     return drawn
 
 
-def _ranked(probs: Tensor, params: Sequence[SamplingParams]) -> tuple[Tensor, Tensor]:
-    """Weights of the tokens that top-k and top-p keep, likeliest first, and the tokens: (n, some) each."""
-    vocab = probs.shape[1]
-    most = torch.tensor([[p.top_k or vocab] for p in params], device=probs.device)
-    top_p = torch.tensor([[p.top_p] for p in params], dtype=probs.dtype, device=probs.device)
-    kept, tokens = probs.topk(min(max(FEW, *(p.top_k for p in params)), vocab))
-    kept = torch.where(torch.arange(kept.shape[1], device=probs.device) < most, kept, 0.0)
-    whole = torch.where(most < vocab, kept.sum(-1, keepdim=True), probs.sum(-1, keepdim=True))
-    if (kept.sum(-1, keepdim=True) < top_p * whole).any():  # a flat distribution: more tokens count than those few
+def _ranked(probs: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor]:
+    """Weights of the tokens that top-k and top-p keep, likeliest first, and the tokens."""
+    kept, tokens = probs.topk(min(params.top_k or FEW, len(probs)))
+    whole = kept.sum() if params.top_k else probs.sum()
+    if kept.sum() < params.top_p * whole:  # a flat distribution: more tokens than that count
         kept, tokens = probs.sort(descending=True)
-        kept = torch.where(torch.arange(vocab, device=probs.device) < most, kept, 0.0)
-    before = kept.cumsum(-1) - kept
-    return torch.where(before < top_p * whole, kept, 0.0), tokens
+    before = kept.cumsum(-1, dtype=torch.float64) - kept
+    return torch.where(before < params.top_p * whole, kept, 0.0), tokens
 
 
 def _at_share(weights: Tensor, u: Tensor) -> Tensor:
     """Of each row, the index of the weight in which a share of their sum falls; never that of a weight of zero."""
-    sums = weights.cumsum(-1)
+    sums = weights.cumsum(-1, dtype=torch.float64)
     at = torch.searchsorted(sums, u * sums[:, -1:], right=True)[:, 0]
     positions = torch.arange(weights.shape[1], device=weights.device)
     last = torch.where(weights > 0, positions, -1).amax(-1)
