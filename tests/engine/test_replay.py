@@ -1,13 +1,16 @@
 """A log holds all that a policy's plans depend on: asked again from it, a fresh policy plans the same; and so does the simulator."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rota.cost.model import CostModel
 from rota.errors import InputError
 from rota.mechanisms.engine import Engine, ModelClock, SamplingParams
-from rota.mechanisms.engine.log import Planned, read_log, write_log
+from rota.mechanisms.engine.log import Planned, Stepped, read_log, write_log
 from rota.mechanisms.engine.replay import as_trace, replay
 from rota.mechanisms.simulator import simulate
 from rota.policies.registry import make_policy
@@ -71,3 +74,16 @@ def test_a_line_that_is_no_entry_is_named(tmp_path):
     path.write_text('["cancelled", 1.0, 3]\n["slept", 2.0]\n')
     with pytest.raises(InputError, match=r"log.jsonl: line 2"):
         list(read_log(path))
+
+
+@settings(max_examples=20)
+@given(scenario=scenarios(plain=True))
+def test_what_a_log_says_of_steps_is_all_that_a_cost_model_asks(scenario):
+    log, tables = [], scenario.engine.tables
+    serve(scenario.trace, make_policy("sarathi", **POLICIES["sarathi"]), scenario.engine, log=log)
+    costs = CostModel(replace(tables, noise=0.0))
+    for entry in log:
+        if isinstance(entry, Stepped) and tables.noise == 0.0:
+            assert entry.layers in ((0, tables.n_layers), (0, 0))
+            seconds = costs.step_seconds(entry.decodes, entry.context, entry.chunks, entry.emitted)
+            assert entry.time - entry.start == pytest.approx(seconds, rel=1e-9)

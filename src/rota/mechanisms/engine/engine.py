@@ -91,6 +91,8 @@ class Engine:
         What requests without a seed derive theirs from.
     compress : bool
         False asks the policy before every step.
+    prefill_fit : tuple of float
+        `rota.contracts.serving.Limits.prefill`, for policies that pin.
 
     Raises
     ------
@@ -357,6 +359,8 @@ class Engine:
 
 
 def _stepped(start: float, now: float, rows: Sequence[Row]) -> Stepped:
-    decodes = [row for row in rows if row.decode]
-    new = sum(row.n_tokens for row in rows) - len(decodes)
-    return Stepped(start, now, len(decodes), new, sum(row.start + 1 for row in decodes))
+    contexts = [row.start + 1 for row in rows if row.decode]
+    chunks = [row for row in rows if not row.decode]
+    layers = chunks[0].layers if chunks else (0, 0)
+    cut = tuple((row.start, row.n_tokens) for row in chunks)
+    return Stepped(start, now, len(contexts), sum(contexts), cut, layers, sum(row.emits for row in chunks))

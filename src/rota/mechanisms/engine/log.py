@@ -35,13 +35,29 @@ class Planned(NamedTuple):
 
 
 class Stepped(NamedTuple):
-    """A step under the last plan: decodes, prompt tokens, and tokens' worth of context that the decodes read."""
+    """A step under the last plan: what it took, and what a cost model has to be told to say the same.
+
+    Attributes
+    ----------
+    start, time : float
+        Begin and end.
+    decodes, context : int
+        Sequences that took one token, and the sum of their contexts, that token included.
+    chunks : tuple of (int, int)
+        Prompt chunks as (tokens cached before, new tokens).
+    layers : tuple of int
+        Half-open layer range of the chunks; (0, 0) without any.
+    emitted : int
+        Chunks that ended with a token.
+    """
 
     start: float
     time: float
     decodes: int
-    prefill: int
     context: int
+    chunks: tuple[tuple[int, int], ...]
+    layers: tuple[int, int]
+    emitted: int
 
 
 class Cancelled(NamedTuple):
@@ -106,6 +122,9 @@ def _entry(kind: str, fields: list[Any]) -> Entry:
             items, decode, tuple(evict), tuple(reject), tuple(pause), padded, repeat, wake, headroom, wake_at,
             tuple(Pin(*pin) for pin in pins), tuple(unpin),
         ))  # fmt: skip
+    if kind == "stepped":
+        start, end, decodes, context, chunks, (lo, hi), emitted = fields
+        return Stepped(start, end, decodes, context, tuple((past, new) for past, new in chunks), (lo, hi), emitted)
     if kind == "ended":
         time, sid, n_known, reason, keys = fields
         return Ended(time, sid, n_known, reason, tuple(keys))
