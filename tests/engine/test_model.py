@@ -48,3 +48,22 @@ def test_logits_are_those_of_transformers(name, reference, tmp_path):
         found = prompt_logits(runner, tokens.tolist(), pieces)
         assert float(expected.std()) > 0.5
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_is_left_in_a_block_is_never_looked_at(dtype, tmp_path):
+    make("mistral", tmp_path)
+    runner = load_runner(tmp_path, dtype=dtype, device="cpu")
+    runner.allocate(40, SIZE)
+    tables = np.arange(40, dtype=np.int32).reshape(2, 20)
+    long, short = sequence(range(30), 0), sequence(range(5), 1)
+    depth = (0, runner.n_layers)
+
+    def both():
+        runner.forward([Row(long, 0, 29, depth, False, False), Row(short, 0, 4, depth, False, False)], tables)
+        return runner.forward([Row(long, 29, 1, depth, True, True), Row(short, 4, 1, depth, True, True)], tables)
+
+    clean = both()
+    for pages in (*runner._kv.keys, *runner._kv.values):
+        pages.fill_(float("nan"))
+    assert torch.equal(both(), clean)

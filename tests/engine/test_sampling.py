@@ -99,6 +99,14 @@ def test_the_slightest_temperature_takes_the_likeliest_token():
         assert choose(logits, [sequence([0], [], temperature=temperature)])[0].token == 0
 
 
+@pytest.mark.parametrize("options", [dict(), dict(temperature=0.0), dict(top_p=0.5), dict(top_k=2, min_p=0.1)])
+def test_logits_that_are_no_numbers_cost_no_neighbour_anything(options):
+    logits = torch.tensor([[math.nan] * 4, [0.0, 9.0, 1.0, 2.0]])
+    broken, sound = choose(logits, [sequence([0], [], **options), sequence([0], [], **options)])
+    assert 0 <= broken.token < 4
+    assert sound == choose(logits[1:], [sequence([0], [], **options)])[0]
+
+
 def test_logprobs_are_of_the_unmodified_distribution():
     logits = torch.tensor([[2.0, 1.0, 0.0]])
     (choice,) = choose(logits, [sequence([0], [], temperature=0.0, logprobs=2, logit_bias={2: 50.0})])

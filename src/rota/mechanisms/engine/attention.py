@@ -96,13 +96,15 @@ class StepAttention:
 
     def _decode_gathered(self, layer: int, q: Tensor, out: Tensor) -> None:
         """All rows' pages, padded to the longest."""
-        n, (blocks, hidden) = len(q), self._gather
+        n, (blocks, behind) = len(q), self._gather
         keys, values = (
             pages[layer][blocks].transpose(1, 2).reshape(n, pages[layer].shape[1], -1, q.shape[-1])
             for pages in (self._kv.keys, self._kv.values)
         )
+        for pages in (keys, values):  # what is padded may be another's infinity, and zero times that is no number
+            pages.masked_fill_((behind < 0)[:, None, :, None], 0.0)
         window = self._windows[layer]
-        seen = hidden >= 0 if not window else (hidden >= 0) & (hidden < window)
+        seen = behind >= 0 if not window else (behind >= 0) & (behind < window)
         found = functional.scaled_dot_product_attention(q[:, :, None], keys, values, attn_mask=seen[:, None, None], enable_gqa=True)
         out.copy_(found[:, :, 0])
 

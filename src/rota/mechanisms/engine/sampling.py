@@ -101,4 +101,4 @@ def _at_share(weights: Tensor, u: Tensor) -> Tensor:
     at = torch.searchsorted(sums, u * sums[:, -1:], right=True)[:, 0]
     positions = torch.arange(weights.shape[1], device=weights.device)
     last = torch.where(weights > 0, positions, -1).amax(-1)
-    return torch.minimum(at, last)
+    return torch.minimum(at, last).clamp(min=0)  # where nothing is above zero (logits that are no numbers), still a token
