@@ -3,35 +3,10 @@
 import numpy as np
 import pytest
 
-from tests.engine.tiny import MODELS, make, torch  # skips where PyTorch is missing
+from tests.engine.tiny import MODELS, SIZE, make, prompt_logits, sequence, torch  # skips where PyTorch is missing
 
 from rota.mechanisms.engine.core import Row  # isort: skip
 from rota.mechanisms.engine.model_runner import load_runner  # isort: skip
-from rota.mechanisms.engine.parameters import SamplingParams  # isort: skip
-from rota.mechanisms.engine.sequences import Seq  # isort: skip
-
-SIZE = 4
-
-
-def sequence(tokens, slot=0):
-    seq = Seq(slot, list(tokens), 0.0, 10, SamplingParams())
-    seq.slot = slot
-    return seq
-
-
-def prompt_logits(runner, tokens, pieces):
-    """Logits of every position of a prompt that is computed in chunks of these lengths, each through two layer ranges."""
-    tables = np.arange(40, dtype=np.int32)[::-1].copy().reshape(1, -1)
-    seq, found, start, half = sequence(tokens), [], 0, runner.n_layers // 2
-    for n in pieces:
-        runner.forward([Row(seq, start, n, (0, half), False, False)], tables)
-        x = runner.forward([Row(seq, start, n, (half, runner.n_layers), True, False)], tables)
-        found.append(runner.decoder.logits(x))
-        start += n
-    while start < len(tokens):
-        found.append(runner.decoder.logits(runner.forward([Row(seq, start, 1, (0, runner.n_layers), True, True)], tables)))
-        start += 1
-    return torch.cat(found)
 
 
 @pytest.mark.parametrize("reference", [False, True])

@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from tests.engine.test_model import prompt_logits
-from tests.engine.tiny import make, torch
+from tests.engine.tiny import make, prompt_logits, torch
 
 from rota.errors import InputError  # isort: skip
 from rota.mechanisms.engine.model_runner import load_runner  # isort: skip

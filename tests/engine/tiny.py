@@ -3,12 +3,22 @@
 from pathlib import Path
 
 import numba
+import numpy as np
 import pytest
+
+from rota.mechanisms.engine.core import Row
+from rota.mechanisms.engine.parameters import SamplingParams
+from rota.mechanisms.engine.sequences import Seq
 
 torch = pytest.importorskip("torch", reason="the engine's model tests need PyTorch (extra engine)")
 pytest.importorskip("safetensors", reason="the engine's model tests need safetensors (extra engine)")
 transformers = pytest.importorskip("transformers", reason="the engine is compared with transformers (pip install transformers)")
 
+numba.set_num_threads(1)  # tiny products gain nothing from more
+torch.set_num_threads(1)
+
+#: Tokens in a block.
+SIZE = 4
 SMALL = dict(
     vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2,
     max_position_embeddings=256, initializer_range=0.4,
@@ -46,5 +56,24 @@ def make(name: str, folder: Path, seed: int = 0):
     model.save_pretrained(folder)
     return model
 
-numba.set_num_threads(1)  # tiny products gain nothing from more
-torch.set_num_threads(1)
+
+def sequence(tokens, slot=0):
+    """A request that no engine knows, with a block table."""
+    seq = Seq(slot, list(tokens), 0.0, 10, SamplingParams())
+    seq.slot = slot
+    return seq
+
+
+def prompt_logits(runner, tokens, pieces):
+    """Logits of every position of a prompt that is computed in chunks of these lengths, each through two layer ranges."""
+    tables = np.arange(40, dtype=np.int32)[::-1].copy().reshape(1, -1)
+    seq, found, start, half = sequence(tokens), [], 0, runner.n_layers // 2
+    for n in pieces:
+        runner.forward([Row(seq, start, n, (0, half), False, False)], tables)
+        x = runner.forward([Row(seq, start, n, (half, runner.n_layers), True, False)], tables)
+        found.append(runner.decoder.logits(x))
+        start += n
+    while start < len(tokens):
+        found.append(runner.decoder.logits(runner.forward([Row(seq, start, 1, (0, runner.n_layers), True, True)], tables)))
+        start += 1
+    return torch.cat(found)

@@ -169,8 +169,8 @@ def load_runner(
         raise InputError(f"unknown dtype {dtype!r}; choose one of auto, {', '.join(DTYPES)}")
     if weight_format not in FORMATS:
         raise InputError(f"unknown weight format {weight_format!r}; choose one of {', '.join(FORMATS)}")
-    if weight_format == "w8a8" and (dtype != "float32" or device != "cpu"):
-        raise InputError(f"weight format w8a8 works with dtype float32 on a CPU, not {dtype} on {device}; choose plain or int8")
+    if weight_format == "w8a8" and (dtype != "float32" or device != "cpu" or not torch.backends.mkldnn.is_available()):
+        raise InputError(f"weight format w8a8 needs oneDNN and dtype float32 on a CPU, not {dtype} on {device}; choose plain or int8")
     folder = Path(folder)
     config = read_decoder(folder)
     return ModelRunner(
