@@ -1,13 +1,14 @@
 """The engine as its users meet it: limits, ends, cancellation, the rules of the contract, with a scripted model."""
 
 import math
+import sys
 import time
 
 import pytest
 
 from rota.contracts.serving import ALWAYS, StepPlan, Work
 from rota.errors import InputError, PlanRejected, UnsupportedPolicy
-from rota.mechanisms.engine import Choice, Engine, ModelClock, SamplingParams
+from rota.mechanisms.engine import Choice, Engine, ModelClock, SamplingParams, load_engine
 from rota.mechanisms.engine.log import Planned
 from rota.mechanisms.engine.replay import replay
 from rota.policies.registry import make_policy
@@ -247,3 +248,9 @@ def test_policy_and_bookkeeping_take_less_than_a_millisecond_a_step_for_64_seque
         best = min(best, (time.thread_time() - began) / 20)
         assert len(e.core.decodes) == 64
     assert best < 1e-3
+
+
+def test_without_pytorch_one_line_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "rota.mechanisms.engine.model_runner", None)
+    with pytest.raises(InputError, match=r"pip install 'rota\[engine\]'"):
+        load_engine(tmp_path, make_policy("sarathi"))

@@ -4,7 +4,7 @@ import pytest
 
 from tests.engine.tiny import make
 
-from rota.errors import DoesNotFit  # isort: skip
+from rota.errors import DoesNotFit, InputError  # isort: skip
 from rota.mechanisms.engine import SamplingParams, load_engine  # isort: skip
 from rota.policies.registry import parse_policy  # isort: skip
 
@@ -17,7 +17,7 @@ def test_a_model_directory_and_a_policy_make_an_engine_that_writes_text(tmp_path
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="w0"))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    engine = load_engine(tmp_path, parse_policy("sarathi:max_num_seqs=8"), device="cpu", kv_bytes=1 << 20, max_model_len=64)
+    engine = load_engine(tmp_path, parse_policy("sarathi:max_num_seqs=8"), device="cpu", kv_bytes=1 << 20, max_model_len=64, threads=1)
     stats = engine.stats()
     assert stats.blocks == (1 << 20) // (2 * 4 * 2 * 16 * 4 * 16)
     sid = engine.add_request(tokenizer.encode("w5 w6 w7").ids, SamplingParams(max_tokens=6, temperature=0.0))
@@ -35,6 +35,12 @@ def test_a_model_directory_and_a_policy_make_an_engine_that_writes_text(tmp_path
     assert stopped[-1].finish == "stop"
     assert stop not in "".join(o.text for o in stopped)
     assert engine.stats().free_blocks == stats.blocks
+
+
+@pytest.mark.parametrize("threads", [0, 100_000])
+def test_threads_that_there_are_not_are_refused(threads, tmp_path):
+    with pytest.raises(InputError, match="threads must be from 1 to"):
+        load_engine(tmp_path, parse_policy("sarathi"), threads=threads)
 
 
 def test_memory_for_no_two_blocks_is_refused_with_the_arithmetic(tmp_path):

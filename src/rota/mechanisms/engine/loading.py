@@ -15,7 +15,7 @@ from rota.mechanisms.engine.text import Tokenizer
 def load_engine(
     folder: Path | str, policy: BatchPolicy, *, dtype: str = "auto", weight_format: str = "plain", device: str = "auto",
     kv_bytes: int = 1 << 30, block_size: int = 16, max_model_len: int | None = None, clock: Clock | None = None,
-    tokenizer: Tokenizer | None = None, log: list[Entry] | None = None, seed: int = 0,
+    tokenizer: Tokenizer | None = None, log: list[Entry] | None = None, seed: int = 0, threads: int | None = None,
 ) -> Engine:  # fmt: skip
     """An engine for a Hugging Face model directory.
 
@@ -34,6 +34,8 @@ def load_engine(
         Longest prompt and answer together; by default what config.json says.
     clock, tokenizer, log, seed
         See `Engine`. Without a tokenizer, ``tokenizer.json`` in the directory is used if it is there.
+    threads : int, optional
+        CPU threads, of the whole process; by default one per core.
 
     Raises
     ------
@@ -42,9 +44,11 @@ def load_engine(
         needs what the engine cannot do.
     """
     try:
-        from rota.mechanisms.engine.model_runner import load_runner
+        from rota.mechanisms.engine.model_runner import load_runner, use_threads
     except ImportError as error:
         raise InputError(f"the engine needs PyTorch and safetensors ({error}); install them: pip install 'rota[engine]'") from None
+    if threads is not None:
+        use_threads(threads)
     folder = Path(folder)
     runner = load_runner(folder, dtype=dtype, weight_format=weight_format, device=device)
     blocks = kv_bytes // (runner.kv_bytes_per_token * block_size)

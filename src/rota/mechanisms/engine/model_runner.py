@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -138,6 +139,21 @@ def _nobody(tokens: list[int], params: SamplingParams) -> Seq:
     seq = Seq(-1, tokens, 0.0, 1, params)
     seq.slot = 0
     return seq
+
+
+def use_threads(threads: int) -> None:
+    """Compute with so many CPU threads from now on, in PyTorch and in compiled kernels.
+
+    Raises
+    ------
+    InputError
+        If that is none, or more than there are.
+    """
+    most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    if not 1 <= threads <= most:
+        raise InputError(f"threads must be from 1 to {most} on this machine, not {threads}")
+    torch.set_num_threads(threads)
+    numba.set_num_threads(threads)
 
 
 def load_runner(

@@ -37,7 +37,7 @@ def replay(
     for entry in entries:
         match entry:
             case Arrived():
-                seqs[entry.sid] = _arriving(entry, ends)
+                seqs[entry.sid] = _arriving(entry, ends, block_size)
                 core.arrive(seqs[entry.sid])
             case Cancelled():
                 core.cancel(seqs[entry.sid], entry.time)
@@ -57,17 +57,17 @@ def replay(
     return plans
 
 
-def _arriving(entry: Arrived, ends: dict[int, Ended]) -> Seq:
+def _arriving(entry: Arrived, ends: dict[int, Ended], block_size: int) -> Seq:
     end = ends.get(entry.sid)
     return Seq(
         entry.sid, [0] * entry.n_prompt, entry.arrival, entry.max_new, SamplingParams(), priority=entry.priority, tenant=entry.tenant,
-        program=entry.program, keys=list(end.keys) if end else _private(entry),
+        program=entry.program, keys=list(end.keys) if end else _private(entry, block_size),
     )  # fmt: skip
 
 
-def _private(entry: Arrived) -> list[int]:
-    """Identities for a request whose end the log does not know: nobody else's."""
-    return [-(entry.sid << 32) - i - 1 for i in range(entry.n_prompt + entry.max_new)]
+def _private(entry: Arrived, block_size: int) -> list[int]:
+    """Block identities for a request whose end the log does not know: nobody else's."""
+    return [-(entry.sid << 32) - i - 1 for i in range((entry.n_prompt + entry.max_new) // block_size + 1)]
 
 
 def _is_last(seq: Seq, ends: dict[int, Ended]) -> bool:
