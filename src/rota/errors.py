@@ -11,6 +11,10 @@ class InputError(RotaError):
     """A file, a row, an option or a name that cannot be used."""
 
 
+class InfeasibleProblem(InputError):
+    """A scheduling problem that no schedule can satisfy; the message names what contradicts what."""
+
+
 class DoesNotFit(RotaError):
     """The model, or not even one request's KV cache, fits the memory; the message carries the arithmetic."""
 

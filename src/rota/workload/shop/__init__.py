@@ -1,0 +1,1 @@
+"""Shops, projects and single machines: one problem model, its JSON form, and readers of the usual instance formats."""
