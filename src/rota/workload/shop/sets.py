@@ -1,0 +1,97 @@
+"""Sets of instances as JSON lines, one instance per line, told by their keys; and the bounds published for them.
+
+Job shops have ``ops[j][k] = [machine, duration]``, flexible ones a list of such pairs there; open shops ``durations[j][m]``; projects
+``capacity``, ``duration``, ``demand`` and ``successors`` or ``start_start_min_lags``; multi-mode ones ``renewable``, ``nonrenewable``,
+``modes`` and ``successors``; single machines ``p``, ``d`` and perhaps ``w``. Everything counts from 0.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rota.errors import InputError
+from rota.workload.shop.build import due_jobs, flexible_job_shop, job_shop, open_shop, project, single_machine
+from rota.workload.shop.problem import Objective, Problem
+
+
+class Bounds(NamedTuple):
+    """What is published about an instance; None where nothing is. `status` is optimal, open, infeasible or best known."""
+
+    lb: int | None
+    ub: int | None
+    status: str
+
+
+def instance_names(path: str | Path) -> list[str]:
+    """Names of the instances in a set, in its order."""
+    with open(path, encoding="utf-8") as lines:
+        return [json.loads(line)["name"] for line in lines if line.strip()]
+
+
+def read_set(text: str, where: str, which: str | None, *, blocking: str = "none", objective: Objective | None = None) -> Problem:
+    """The instance named `which` of a set; it may be left out where there is only one.
+
+    Raises
+    ------
+    InputError
+        If there is no such instance, or a line is not one.
+    """
+    names = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            data = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{where}:{number}: is not JSON ({error.msg}); is the file cut off?") from None
+        name = str(data.get("name", number)) if isinstance(data, dict) else ""
+        names.append(name)
+        if name == which or (which is None and len(text.splitlines()) == 1):
+            try:
+                return of_record(data, name, blocking=blocking, objective=objective)
+            except (KeyError, TypeError, ValueError, IndexError) as error:
+                raise InputError(f"{where}:{number}: is not an instance of a known kind ({error!r})") from None
+    shown = ", ".join(names[:3])
+    what = f"has no instance {which}" if which else "holds several instances"
+    raise InputError(f"{where}: {what}; name one of its {len(names)}, as in {Path(where).name}#{shown.split(', ')[0]} ({shown}, ...)")
+
+
+def of_record(data: Mapping[str, Any], name: str, *, blocking: str = "none", objective: Objective | None = None) -> Problem:
+    """The problem that one line of a set is."""
+    if "ops" in data:
+        machines = data["machines"]
+        if isinstance(data["ops"][0][0][0], list):
+            flexible = [[[(m, d) for m, d in ways] for ways in job] for job in data["ops"]]
+            return flexible_job_shop(flexible, machines, blocking=blocking, objective=objective, name=name)
+        jobs = [[(m, d) for m, d in job] for job in data["ops"]]
+        return job_shop(jobs, machines, blocking=blocking, objective=objective, name=name)
+    if blocking != "none":
+        raise InputError(f"{name}: blocking is for job shops")
+    if "durations" in data:
+        return open_shop(data["durations"], objective=objective, name=name)
+    follows = [(i, j) for i, successors in enumerate(data.get("successors", ())) for j in successors]
+    if "modes" in data:
+        modes = [[(mode[0], mode[1:]) for mode in ways] for ways in data["modes"]]
+        return project(modes, data["renewable"], data["nonrenewable"], follows, first=0, objective=objective, name=name)
+    if "demand" in data:
+        single = [[(d, demand)] for d, demand in zip(data["duration"], data["demand"], strict=True)]
+        lags = [(i, j, ticks) for i, j, ticks in data.get("start_start_min_lags", ())]
+        return project(single, data["capacity"], [], follows, lags, first=0, objective=objective, name=name)
+    if "p" in data:
+        return single_machine(due_jobs(data["d"], data.get("w")), data["p"], objective=objective, name=name)
+    raise InputError(f"{name}: is not an instance of a known kind; it has {', '.join(data)}")
+
+
+def read_bounds(path: str | Path) -> dict[str, Bounds]:
+    """Published bounds by instance, from a table with name, lb (or trivial_lb), ub (or best) and status."""
+    with open(path, encoding="utf-8", newline="") as lines:
+        return {row["name"]: _bounds(row) for row in csv.DictReader(lines)}
+
+
+def _bounds(row: Mapping[str, str]) -> Bounds:
+    lb, ub = (row.get(first) or row.get(second) or "" for first, second in (("lb", "trivial_lb"), ("ub", "best")))
+    return Bounds(int(lb) if lb else None, int(ub) if ub else None, row["status"])
