@@ -1,0 +1,1 @@
+"""What carries schedules of shops out, and what checks them."""
