@@ -1,0 +1,1 @@
+"""Offline solvers of shops, projects and single machines: they decide everything at once."""
