@@ -39,8 +39,7 @@ def check(
         start = schedule.start[task.id]
         times[Event(task.id, "start")] = start
         times[Event(task.id, "end")] = _end(task, modes[task.id], start, resources)
-    holds, early = _holds(problem, modes, times)
-    violations += early
+    holds = _holds(problem, modes, times)
     violations += _stated_ends(schedule, times)
     violations += _windows(problem, times)
     violations += _lags(problem, modes, times)
@@ -104,20 +103,16 @@ def _stated_ends(schedule: Schedule, times: dict[Event, int]) -> Iterator[Violat
             yield Violation("end", name, end, abs(end - true))
 
 
-def _holds(problem: Problem, modes: dict[str, int], times: dict[Event, int]) -> tuple[dict[str, list[Hold]], list[Violation]]:
-    """Who holds what from when to when, without what is empty."""
+def _holds(problem: Problem, modes: dict[str, int], times: dict[Event, int]) -> dict[str, list[Hold]]:
+    """Who holds what from when to when, without what is empty; a hold that ends before it begins has broken a lag, which is reported."""
     holds: dict[str, list[Hold]] = defaultdict(list)
-    early = []
     for task in problem.tasks:
         start = times[Event(task.id, "start")]
         for use in task.modes[modes[task.id]].uses:
             release = Event(task.id, "end") if use.until is None else Event(*use.until)
-            end = times[release]
-            if end < start:
-                early.append(Violation("hold", f"{task.id} on {use.resource}", end, start - end))
-            elif end > start:
-                holds[use.resource].append(Hold(start, end, use.amount, task.id, release))
-    return holds, early
+            if times[release] > start:
+                holds[use.resource].append(Hold(start, times[release], use.amount, task.id, release))
+    return holds
 
 
 def _windows(problem: Problem, times: dict[Event, int]) -> Iterator[Violation]:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 #: ``task``: not scheduled, or not known. ``mode``: does not exist. ``end``: a stated end is wrong. ``window``: before the earliest start or
-#: after the latest end. ``hold``: a resource is released before it is taken. ``capacity``: more held than there is. ``break``: work where
-#: a calendar allows none. ``ring``: machines exchanged in a ring though `swap` is False. ``objective``, ``bound``: a solver's claim is wrong.
+#: after the latest end. ``capacity``: more held than there is. ``break``: work where a calendar allows none. ``ring``: machines exchanged in
+#: a ring though `swap` is False. ``objective``, ``bound``: a solver's claim is wrong. (A hold cannot end before it begins while lags are kept.)
 Kind = Literal[
-    "task", "mode", "end", "window", "release", "deadline", "min_lag", "max_lag", "hold", "capacity", "break", "consumable", "setup",
+    "task", "mode", "end", "window", "release", "deadline", "min_lag", "max_lag", "capacity", "break", "consumable", "setup",
     "exclusive", "ring", "objective", "bound",
 ]  # fmt: skip
 KINDS: tuple[Kind, ...] = get_args(Kind)
