@@ -25,7 +25,12 @@ def precedence(first: str, second: str) -> Lag:
 
 
 def flexible_job_shop(
-    jobs: Sequence[Sequence[Operation]], machines: int, *, blocking: str = "none", objective: Objective | None = None, name: str = "shop"
+    jobs: Sequence[Sequence[Operation]],
+    machines: int,
+    *,
+    blocking: str = "none",
+    objective: Objective | None = None,
+    name: str = "shop",
 ) -> Problem:
     """Jobs of operations in sequence, each on one of several machines.
 
@@ -106,7 +111,9 @@ def project(
     return Problem(tasks, tuple(resources), tuple(lags), (), objective or Objective.of("makespan"), name=name)
 
 
-def single_machine(jobs: Iterable[Job], durations: Sequence[int], *, objective: Objective | None = None, name: str = "jobs") -> Problem:
+def single_machine(
+    jobs: Iterable[Job], durations: Sequence[int], *, objective: Objective | None = None, name: str = "jobs"
+) -> Problem:
     """Jobs of one task each (of the job's own name) on one machine."""
     groups = tuple(jobs)
     tasks = tuple(Task(job.id, (Mode(ticks, (Use("machine"),)),)) for job, ticks in zip(groups, durations, strict=True))

@@ -126,7 +126,9 @@ def _use(data: object, where: str) -> Use:
         return Use(data)
     given = _object(data, "use", where)
     until = given.get("until")
-    return Use(_need(given, "resource", where), given.get("amount", 1), None if until is None else _event(until, f"{where}: until"))
+    return Use(
+        _need(given, "resource", where), given.get("amount", 1), None if until is None else _event(until, f"{where}: until")
+    )
 
 
 def _resource(data: object, where: str) -> Resource:
@@ -229,6 +231,9 @@ def objective_from(text: str) -> Objective:
 def objective_to(stages: Sequence[Mapping[str, int]]) -> str:
     """The text of `objective_from`."""
     return ",".join(
-        "+".join((f"{weight}*" if weight != 1 else "") + (name if ":" in name else name.replace("_", "-")) for name, weight in stage.items())
+        "+".join(
+            (f"{weight}*" if weight != 1 else "") + (name if ":" in name else name.replace("_", "-"))
+            for name, weight in stage.items()
+        )
         for stage in stages
     )

@@ -14,10 +14,9 @@ from pathlib import Path
 
 from rota.errors import InputError
 from rota.workload.shop.form import problem_from
-from rota.workload.shop.lines import number_lines, numbered
 from rota.workload.shop.problem import Objective, Problem
 from rota.workload.shop.read_project import read_progen_max, read_psplib
-from rota.workload.shop.read_shop import read_numbers, read_taillard
+from rota.workload.shop.read_shop import read_numbers, read_taillard, shop_lines
 from rota.workload.shop.read_single import csv_columns, is_weighted_tardiness, read_csv, read_weighted_tardiness
 from rota.workload.shop.sets import read_set
 
@@ -115,17 +114,14 @@ def tell(text: str, where: str) -> str:
         return "csv"
     if re.search(r"\[\s*-?\d+\s*\]", text):
         return "progen-max"
-    body = [line for line in numbered(text) if line[1].strip()]
-    first = next((i for i, (_, line) in enumerate(body) if line.split()[0].lstrip("-").isdigit()), None)
-    if first is None or first > 20:
-        raise InputError(f"{where}:1: this is none of the formats that are known ({', '.join(FORMATS)})")
-    rows = list(number_lines(body[first:], where))
-    if len(rows[0].values) > 3 and is_weighted_tardiness(sum(len(row.values) for row in rows)):
+    rows = shop_lines(text, where)
+    if len(rows) > 1 and len(rows[0].values) > 3 and is_weighted_tardiness(sum(len(row.values) for row in rows)):
         return "wt"
-    if len(rows[0].values) not in (2, 3):
+    if not rows or len(rows[0].values) != 2:
+        number = rows[0].number if rows else 1
         raise InputError(
-            f"{where}:{rows[0].number}: a shop begins with a line of the numbers of jobs and machines; this is none of the formats that are "
-            f"known ({', '.join(FORMATS)})"
+            f"{where}:{number}: this is none of the formats that are known ({', '.join(FORMATS)}); a shop begins with a line of the numbers "
+            "of jobs and machines"
         )
     return "jobshop"
 

@@ -57,11 +57,15 @@ def _modes(activities: Sequence[Line], rows: Sequence[Line], resources: int, whe
         ways = []
         for _ in range(line.values[1] if len(line.values) > 1 else 0):
             if at == len(rows):
-                raise InputError(f"{where}: activity {line.values[0]} of line {line.number} has no row under REQUESTS/DURATIONS; is it cut off?")
+                raise InputError(
+                    f"{where}: activity {line.values[0]} of line {line.number} has no row under REQUESTS/DURATIONS; is it cut off?"
+                )
             values = rows[at].values
             # rows of further modes leave out the number of the activity, so count from the right
             if not resources + 2 <= len(values) <= resources + 3:
-                raise InputError(f"{where}:{rows[at].number}: {len(values)} numbers; expected mode, duration and {resources} demands")
+                raise InputError(
+                    f"{where}:{rows[at].number}: {len(values)} numbers; expected mode, duration and {resources} demands"
+                )
             ways.append((values[-resources - 1], values[-resources:]))
             at += 1
         modes.append(ways)
@@ -102,7 +106,9 @@ def read_progen_max(text: str, where: str, *, objective: Objective | None, name:
         number, words = lines[1 + count + i]
         values = [whole(word, where, number) for word in words]
         if len(values) != 3 + resources:
-            raise InputError(f"{where}:{number}: {len(values)} numbers; expected activity, mode, duration and {resources} demands")
+            raise InputError(
+                f"{where}:{number}: {len(values)} numbers; expected activity, mode, duration and {resources} demands"
+            )
         modes.append([(values[2], values[3:])])
     number, words = lines[1 + 2 * count]
     capacity = [whole(word, where, number) for word in words]

@@ -5,12 +5,16 @@ All but Taillard's begin with a line ``jobs machines`` and differ in what a row 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from rota.errors import InputError
 from rota.workload.shop.build import Operation, flexible_job_shop, job_shop, open_shop
 from rota.workload.shop.lines import Line, matrix, number_lines, numbered
 from rota.workload.shop.problem import Objective, Problem
+
+#: Lines of words that may stand before the numbers.
+LONGEST_TITLE = 20
 
 
 def read_numbers(text: str, where: str, kind: str | None, *, blocking: str, objective: Objective | None, name: str) -> Problem:
@@ -21,7 +25,7 @@ def read_numbers(text: str, where: str, kind: str | None, *, blocking: str, obje
     kind : {"jobshop", "fjsp", "openshop"} or None
         None: told by the rows.
     """
-    lines = list(number_lines(_from_first_number(text), where))
+    lines = shop_lines(text, where)
     if not lines or len(lines[0].values) < 2:
         raise InputError(f"{where}:{lines[0].number if lines else 1}: expected a line with the numbers of jobs and machines")
     jobs, machines = lines[0].values[:2]
@@ -44,16 +48,21 @@ def read_numbers(text: str, where: str, kind: str | None, *, blocking: str, obje
         flexible = [_flexible(row, machines, where) for row in rows]
         return flexible_job_shop(flexible, machines, blocking=blocking, objective=objective, name=name)
     if len(rows[-1].values) < 2 * machines and all(len(row.values) == 2 * machines for row in rows[:-1]):
-        raise InputError(f"{where}:{end}: the last job has {len(rows[-1].values)} of {2 * machines} numbers; is the file cut off?")
+        raise InputError(
+            f"{where}:{end}: the last job has {len(rows[-1].values)} of {2 * machines} numbers; is the file cut off?"
+        )
     return job_shop([_pairs(row, machines, where) for row in rows], machines, blocking=blocking, objective=objective, name=name)
 
 
-def _from_first_number(text: str) -> list[tuple[int, str]]:
-    lines = numbered(text)
-    for i, (_, line) in enumerate(lines):
-        if line.split() and line.split()[0].lstrip("-").isdigit():
-            return lines[i:]
-    return []
+def shop_lines(text: str, where: str) -> list[Line]:
+    """The lines of numbers, from the first that begins with one; of the third number of a first line, an average, nothing is taken."""
+    lines = [(number, line.partition("#")[0]) for number, line in numbered(text)]
+    first = next((i for i, (_, line) in enumerate(lines) if re.match(r"\s*-?\d+(\.\d+)?(\s|$)", line)), None)
+    if first is None or first > LONGEST_TITLE:
+        return []
+    number, head = lines[first]
+    words = head.split()
+    return list(number_lines([(number, " ".join(words[:2] if len(words) == 3 else words)), *lines[first + 1 :]], where))
 
 
 def _kind(rows: Sequence[Line], jobs: int, machines: int) -> str:
@@ -75,7 +84,9 @@ def _is_flexible(row: Line, machines: int) -> bool:
 
 def _pairs(row: Line, machines: int, where: str) -> list[tuple[int, int]]:
     if len(row.values) % 2:
-        raise InputError(f"{where}:{row.number}: {len(row.values)} numbers; a job is pairs of machine and duration, so one is missing")
+        raise InputError(
+            f"{where}:{row.number}: {len(row.values)} numbers; a job is pairs of machine and duration, so one is missing"
+        )
     pairs = list(zip(row.values[::2], row.values[1::2], strict=True))
     for machine, duration in pairs:
         _check(machine, duration, machines, where, row.number)
@@ -89,7 +100,9 @@ def _flexible(row: Line, machines: int, where: str) -> list[Operation]:
         count = values[at] if at < len(values) else 0
         ways = values[at + 1 : at + 1 + 2 * count]
         if count < 1 or len(ways) < 2 * count:
-            raise InputError(f"{where}:{row.number}: the row ends within operation {len(operations) + 1} of {values[0]}; is it cut off?")
+            raise InputError(
+                f"{where}:{row.number}: the row ends within operation {len(operations) + 1} of {values[0]}; is it cut off?"
+            )
         pairs = [(machine - 1, duration) for machine, duration in zip(ways[::2], ways[1::2], strict=True)]
         for machine, duration in pairs:
             _check(machine, duration, machines, where, row.number, first=1)
@@ -107,12 +120,16 @@ def _check(machine: int, duration: int, machines: int, where: str, line: int, fi
         raise InputError(f"{where}:{line}: duration {duration} is negative")
 
 
-def read_taillard(text: str, where: str, *, blocking: str, objective: Objective | None, name: str, is_open: bool = False) -> Problem:
+def read_taillard(
+    text: str, where: str, *, blocking: str, objective: Objective | None, name: str, is_open: bool = False
+) -> Problem:
     """Taillard's text: a line of names, a line of sizes, durations, then machines from 1. His open shops have the same form (`is_open`)."""
     lines = numbered(text)
     heads = [i for i, (_, line) in enumerate(lines) if line.split() and line.split()[0][0].isalpha()]
     if len(heads) < 3:
-        raise InputError(f"{where}: a Taillard file has three headings (sizes, times, machines); found {len(heads)}; is it cut off?")
+        raise InputError(
+            f"{where}: a Taillard file has three headings (sizes, times, machines); found {len(heads)}; is it cut off?"
+        )
     if len(heads) > 3:
         raise InputError(f"{where}:{lines[heads[3]][0]}: a second instance begins here; put each into a file of its own")
     sizes, times, machines = (

@@ -52,7 +52,12 @@ def read_csv(text: str, where: str, *, objective: Objective | None, name: str) -
         label = cell.get("job") or str(len(jobs))
         jobs.append(
             Job(
-                label, (label,), number.get("release_date", 0), number.get("deadline"), number.get("due_date"), number.get("weight", 1)
+                label,
+                (label,),
+                number.get("release_date", 0),
+                number.get("deadline"),
+                number.get("due_date"),
+                number.get("weight", 1),
             )
         )
     return single_machine(jobs, durations, objective=objective, name=name)
@@ -68,7 +73,9 @@ def read_weighted_tardiness(text: str, where: str, which: str | None, *, objecti
     lines = list(number_lines(numbered(text), where))
     values = [value for line in lines for value in line.values]
     if not is_weighted_tardiness(len(values)):
-        raise InputError(f"{where}:{lines[-1].number if lines else 1}: {len(values)} numbers are not {WT_INSTANCES} instances; is it cut off?")
+        raise InputError(
+            f"{where}:{lines[-1].number if lines else 1}: {len(values)} numbers are not {WT_INSTANCES} instances; is it cut off?"
+        )
     n = len(values) // (3 * WT_INSTANCES)
     if which is None or not which.isdigit() or not 1 <= int(which) <= WT_INSTANCES:
         raise InputError(f"{where}: holds {WT_INSTANCES} instances of {n} jobs; name one, as in {where}#1")

@@ -40,24 +40,32 @@ def read_set(text: str, where: str, which: str | None, *, blocking: str = "none"
     InputError
         If there is no such instance, or a line is not one.
     """
-    names = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    for number, line in lines:
+        if which is not None and json.dumps(which) not in line:
             continue
-        try:
-            data = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{where}:{number}: is not JSON ({error.msg}); is the file cut off?") from None
-        name = str(data.get("name", number)) if isinstance(data, dict) else ""
-        names.append(name)
-        if name == which or (which is None and len(text.splitlines()) == 1):
+        data = _record(line, where, number)
+        name = str(data.get("name", number))
+        if name == which or len(lines) == 1:
             try:
                 return of_record(data, name, blocking=blocking, objective=objective)
             except (KeyError, TypeError, ValueError, IndexError) as error:
                 raise InputError(f"{where}:{number}: is not an instance of a known kind ({error!r})") from None
-    shown = ", ".join(names[:3])
+    names = [str(_record(line, where, number).get("name", number)) for number, line in lines]
     what = f"has no instance {which}" if which else "holds several instances"
-    raise InputError(f"{where}: {what}; name one of its {len(names)}, as in {Path(where).name}#{shown.split(', ')[0]} ({shown}, ...)")
+    raise InputError(
+        f"{where}: {what}; name one of its {len(names)}, as in {Path(where).name}#{names[0]} ({', '.join(names[:3])}, ...)"
+    )
+
+
+def _record(line: str, where: str, number: int) -> dict[str, Any]:
+    try:
+        data = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}:{number}: is not JSON ({error.msg}); is the file cut off?") from None
+    if not isinstance(data, dict):
+        raise InputError(f"{where}:{number}: an instance is an object, not {data!r:.40}")
+    return data
 
 
 def of_record(data: Mapping[str, Any], name: str, *, blocking: str = "none", objective: Objective | None = None) -> Problem:

@@ -90,7 +90,9 @@ def _resource(resource: Resource) -> None:
         if at <= last:
             raise InputError(f"the calendar of {where} is not ascending at tick {at}")
         if units > resource.capacity:
-            raise InputError(f"the calendar of {where} has {units} units from tick {at} on, more than its capacity {resource.capacity}")
+            raise InputError(
+                f"the calendar of {where} has {units} units from tick {at} on, more than its capacity {resource.capacity}"
+            )
         last = at
     if resource.setup and resource.capacity != 1:
         raise InputError(f"{where} has setups and capacity {resource.capacity}; setups need capacity 1")
