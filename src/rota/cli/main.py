@@ -22,6 +22,7 @@ from rota.cli import (
     ramp,
     reproduce,
     simulate,
+    solve,
     streams,
     workload,
 )
@@ -57,7 +58,7 @@ def _root(
     pass
 
 
-for _verb in (demo, compare, simulate, capacity, frontier, ramp, compose, streams, policies, calibrate, reproduce):
+for _verb in (demo, compare, simulate, capacity, frontier, ramp, compose, streams, solve, policies, calibrate, reproduce):
     _verb.register(app)
 for _group in (workload, catalog):
     app.add_typer(_group.app)

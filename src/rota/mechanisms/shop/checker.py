@@ -11,8 +11,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 from rota.contracts.shop import Event, Lag, Problem, Resource, Schedule, Task
-from rota.mechanisms.shop.rings import Hold, rings
-from rota.mechanisms.shop.violations import KINDS, Report, Violation
+from rota.mechanisms.shop.rings import rings
+from rota.mechanisms.shop.violations import KINDS, Hold, Report, Violation
 
 __all__ = ["KINDS", "Report", "Violation", "check"]
 
@@ -58,7 +58,8 @@ def check(
     if problem.objective is not None:
         stages = tuple(sum(weight * terms[term] for term, weight in stage.items()) for stage in problem.objective.stages)
         violations += _claims(stages, objective, bound)
-    return Report(tuple(violations), stages, terms)
+    renewable = {name: held for name, held in holds.items() if resources[name].kind == "renewable"}
+    return Report(tuple(violations), stages, terms, times, renewable)
 
 
 def _named(problem: Problem, schedule: Schedule) -> Iterator[Violation]:

@@ -4,20 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from rota.contracts.shop import Event, Lag, Problem
-from rota.mechanisms.shop.violations import Violation
-
-
-class Hold(NamedTuple):
-    """Units of a resource taken by the start of `task` and given back by `release`."""
-
-    start: int
-    end: int
-    amount: int
-    task: str
-    release: Event
+from rota.mechanisms.shop.violations import Hold, Violation
 
 
 def rings(problem: Problem, modes: dict[str, int], times: dict[Event, int], holds: dict[str, list[Hold]]) -> Iterator[Violation]:

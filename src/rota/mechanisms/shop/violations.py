@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, get_args
+
+from rota.contracts.shop import Event
 
 #: ``task``: not scheduled, or not known. ``mode``: does not exist. ``end``: a stated end is wrong. ``window``: before the earliest start or
 #: after the latest end. ``capacity``: more held than there is. ``break``: work where a calendar allows none. ``ring``: machines exchanged in
@@ -39,6 +41,16 @@ class Violation(NamedTuple):
         return f"{self.kind}: {self.subject} at {self.at} (by {self.by})"
 
 
+class Hold(NamedTuple):
+    """Units of a resource taken by the start of `task` and given back by `release`."""
+
+    start: int
+    end: int
+    amount: int
+    task: str
+    release: Event
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """What the check found.
@@ -50,11 +62,17 @@ class Report:
         Value of each stage; None without objective, or where a task is not scheduled.
     terms : mapping of term to value
         Every term of the objective, and the makespan.
+    times : mapping of event to ticks
+        When every task really starts and ends.
+    holds : mapping of resource to list of Hold
+        Who holds it from when to when; renewable resources only.
     """
 
     violations: tuple[Violation, ...]
     objective: tuple[int, ...] | None
     terms: dict[str, int]
+    times: dict[Event, int] = field(default_factory=dict)
+    holds: dict[str, list[Hold]] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:

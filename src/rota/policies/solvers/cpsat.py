@@ -128,18 +128,9 @@ class _Search:
         solver.parameters.catch_sigint_signal = False
         watch = _watch(self, model, solver)
         solver.best_bound_callback = watch.on_bound
-        done: list[Any] = []
-        worker = threading.Thread(target=lambda: done.append(solver.solve(model.cp, watch)), daemon=True)
-        worker.start()
-        while worker.is_alive():
-            try:
-                worker.join()
-            except KeyboardInterrupt:
-                self.interrupted = True
-                solver.stop_search()
+        status = self._wait(solver, model, watch)
         if watch.error is not None and not isinstance(watch.error, KeyboardInterrupt):
             raise watch.error
-        status = done[0]
         if status == cp_model.MODEL_INVALID:
             raise RuntimeError(f"{self.problem.name}: {model.cp.validate()}")
         if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
@@ -148,6 +139,28 @@ class _Search:
             proven = status == cp_model.OPTIMAL and self._closed()
             return "optimal" if proven else "feasible", self.value, self.bound
         return "infeasible" if status == cp_model.INFEASIBLE else "unknown", None, None
+
+    def _wait(self, solver: Any, model: Model, watch: Any) -> Any:
+        """Solve in a thread of its own, so that Ctrl-C reaches this one; it ends the search and not what has been found."""
+        done: list[Any] = []
+        finished = threading.Event()
+
+        def work() -> None:
+            try:
+                done.append(solver.solve(model.cp, watch))
+            except BaseException as error:
+                watch.error = error
+            finally:
+                finished.set()
+
+        threading.Thread(target=work, daemon=True).start()
+        while not finished.is_set():
+            try:
+                finished.wait()
+            except KeyboardInterrupt:
+                self.interrupted = True
+                solver.stop_search()
+        return done[0] if done else None
 
     def _closed(self) -> bool:
         # with a gap allowed, CP-SAT calls a solution within it optimal

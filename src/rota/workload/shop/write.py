@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,11 @@ def check_suffix(path: str | Path) -> None:
         raise InputError(f"{path}: a schedule is written as .json or .csv; give the file such a name")
 
 
-def write_rows(rows: list[Mapping[str, Any]], path: str | Path, more: Mapping[str, Any]) -> None:
+def write_rows(rows: Sequence[Mapping[str, Any]], path: str | Path, more: Mapping[str, Any]) -> None:
     """A schedule's rows (task, job, mode, start, end, resources): as a table, or with all of `more` as JSON."""
     check_suffix(path)
     if Path(path).suffix == ".json":
-        write_text(path, json.dumps({**more, "schedule": rows}, indent=1) + "\n")
+        write_text(path, json.dumps({**more, "schedule": list(rows)}, indent=1) + "\n")
         return
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")

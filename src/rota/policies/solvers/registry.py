@@ -1,0 +1,33 @@
+"""Solvers by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import get_close_matches
+
+from rota.contracts.shop import Solver
+from rota.errors import InputError
+from rota.policies.solvers.cpsat import CpSat
+
+_SOLVERS: dict[str, Callable[[], Solver]] = {"cp-sat": CpSat}
+DEFAULT = "cp-sat"
+
+
+def solver_names() -> list[str]:
+    """All names that `make_solver` knows."""
+    return list(_SOLVERS)
+
+
+def make_solver(name: str) -> Solver:
+    """A new solver of this name.
+
+    Raises
+    ------
+    InputError
+        If there is none; names the nearest.
+    """
+    if name not in _SOLVERS:
+        near = get_close_matches(name, _SOLVERS, 1)
+        meant = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(_SOLVERS)}"
+        raise InputError(f"there is no solver {name!r}; {meant}")
+    return _SOLVERS[name]()
