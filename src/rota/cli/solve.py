@@ -34,13 +34,18 @@ def solve(
     blocking: Annotated[
         str, typer.Option("--blocking", metavar="HOW", help="Job shops without buffers: swap, no-swap or no-wait.")
     ] = "none",
-    solver: Annotated[str, typer.Option("--solver", metavar="NAME", help="Who solves it.")] = "cp-sat",
+    solver: Annotated[str | None, typer.Option("--solver", metavar="NAME", help="Who solves it; with --rules, a list by commas.")] = None,
     workers: Annotated[int, typer.Option("--workers", metavar="N", help="Cores; default: all.")] = 0,
     gap: Annotated[float, typer.Option("--gap", metavar="SHARE", help="Stop within this share of the bound.")] = 0.0,
     seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 0,
     format: Annotated[str | None, typer.Option("--format", metavar="NAME", help="Where it is not recognised, as with Taillard's open shops.")] = None,
     out: Annotated[str | None, typer.Option("--out", "-o", metavar="FILE", help="Write the schedule (.json or .csv).")] = None,
     html: Annotated[str | None, typer.Option("--html", metavar="FILE", help="Write a Gantt chart that opens in any browser.")] = None,
+    rules: Annotated[
+        bool, typer.Option("--rules", help="A table of all rules and solvers on FILE, a set (.jsonl) or a folder; --out FILE.jsonl keeps it.")
+    ] = False,
+    bounds: Annotated[str | None, typer.Option("--bounds", metavar="CSV", help="With --rules: published bounds (name, lb, ub, status).")] = None,
+    sample: Annotated[int | None, typer.Option("--sample", metavar="N", help="With --rules: only N instances, drawn at random.")] = None,
     json: Json = False,
 ) -> int:  # fmt: skip
     """Find a good schedule, improve it until it is proven best or time is up, and have it checked independently.
@@ -50,21 +55,35 @@ def solve(
     Example: rota solve ft10.txt --time-limit 30 --html gantt.html
     """
     from rota.contracts.shop import Budget
-    from rota.policies.solvers.registry import make_solver
+    from rota.policies.solvers.registry import DEFAULT, make_solver, solver_names
     from rota.studies.solve import solve as run
     from rota.workload.shop.form import objective_from
     from rota.workload.shop.load import load_problem
     from rota.workload.shop.write import check_suffix
 
     check_outputs(out=out, html=html)
+    budget = Budget(time_limit, workers, seed, gap)
+    wanted = objective_from(objective) if objective else None
+
+    def load(path: str) -> Problem:
+        return load_problem(path, format=format, blocking=blocking, objective=wanted)
+
+    if rules:
+        from rota.cli.solve_table import table
+
+        if html:
+            raise InputError("--html draws one schedule; leave it out with --rules")
+        settings: dict[str, object] = dict(
+            time_limit=time_limit, objective=objective, blocking=blocking, workers=workers, gap=gap, seed=seed
+        )
+        names = solver.split(",") if solver else solver_names()
+        return table(file, names, load, budget, out=out, bounds=bounds, sample=sample, settings=settings, json=json)
+    if bounds or sample is not None:
+        raise InputError("--bounds and --sample are for tables; add --rules")
     if out:
         check_suffix(out)
-    chosen = make_solver(solver)
-    try:
-        budget = Budget(time_limit, workers, seed, gap)
-    except InputError as error:
-        raise InputError(f"--time-limit, --workers, --seed or --gap: {error}") from None
-    problem = load_problem(file, format=format, blocking=blocking, objective=objective_from(objective) if objective else None)
+    chosen = make_solver(solver or DEFAULT)
+    problem = load(file)
     watch = None if json else _Watch(_stage_names(problem))
     found = run(problem, chosen, budget, on_progress=watch)
     if watch:

@@ -6,6 +6,7 @@ It needs nothing else and works offline. Resources of several units get as many 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from colorsys import hls_to_rgb
 from html import escape
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
@@ -99,7 +100,13 @@ def colours(problem: Problem) -> dict[str, str]:
     """A colour for each task: that of its job, or where there are no jobs, its own; neighbours in number differ in hue."""
     job_of = {name: j for j, job in enumerate(problem.jobs) for name in job.tasks}
     number = {task.id: job_of.get(task.id, len(problem.jobs) + i) for i, task in enumerate(problem.tasks)}
-    return {name: f"hsl({(k * 137.508) % 360:.0f} {55 + 20 * (k % 2)}% {62 + 8 * (k % 3)}%)" for name, k in number.items()}
+    return {name: _colour(k) for name, k in number.items()}
+
+
+def _colour(k: int) -> str:
+    # the golden angle keeps numbers near each other far apart in hue
+    red, green, blue = hls_to_rgb(k * 0.381966 % 1, 0.62 + 0.08 * (k % 3), 0.55 + 0.2 * (k % 2))
+    return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
 
 
 def lanes(holds: list[Hold]) -> list[tuple[int, Hold]]:
