@@ -161,6 +161,13 @@ def test_short_forms_of_json() -> None:
     assert found.objective == Objective.of("makespan")
 
 
+def test_the_example_of_the_documentation_is_a_problem(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "shop.md").read_text()
+    example = text[text.index('    {"name": "cell"') : text.index("A schedule has")]
+    problem = load_problem(saved(tmp_path, example))
+    assert problem.features >= {"until", "calendar", "breaks", "modes", "consumable", "max_lags", "setups", "lexicographic"}
+
+
 def test_objectives_as_text() -> None:
     found = objective_from("total-tardiness, 3*makespan+consumable:N1")
     assert found.stages == ({"total_tardiness": 1}, {"makespan": 3, "consumable:N1": 1})

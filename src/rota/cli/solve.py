@@ -116,10 +116,12 @@ class _Watch:
         self._head = False
 
     def __call__(self, point: Progress, schedule: Schedule | None) -> None:
+        if self._held is not None and self._held.stage != point.stage:
+            self._line(self._held)
         if point.wall_s - self._last < _EVERY:
             self._held = point
-            return
-        self._line(point)
+        else:
+            self._line(point)
 
     def _line(self, point: Progress) -> None:
         from rota.studies.solve import relative_gap

@@ -92,6 +92,8 @@ def _longest(times: list[int], differences: list[_Difference]) -> tuple[list[int
     """Least times that keep all differences, from those given on; or a cycle that cannot be kept."""
     by: list[_Difference | None] = [None] * len(times)
     rounds = 0
+    place = _forward(len(times), differences)
+    differences = sorted(differences, key=lambda difference: place[difference.of])
     while True:
         changed = False
         for difference in differences:
@@ -107,6 +109,25 @@ def _longest(times: list[int], differences: list[_Difference]) -> tuple[list[int
             cycle = _cycle(by)
             if cycle:
                 return times, cycle
+
+
+def _forward(count: int, differences: list[_Difference]) -> list[int]:
+    """Places of events in an order along the differences that are not negative, so that one round over them is mostly enough."""
+    after: list[list[int]] = [[] for _ in range(count)]
+    waits = [0] * count
+    for of, to, ticks, _ in differences:
+        if ticks >= 0:
+            after[of].append(to)
+            waits[to] += 1
+    place = [count] * count
+    ready = [event for event in range(count) if not waits[event]]
+    for number, event in enumerate(ready):
+        place[event] = number
+        for other in after[event]:
+            waits[other] -= 1
+            if not waits[other]:
+                ready.append(other)
+    return place
 
 
 def _cycle(by: list[_Difference | None]) -> list[_Difference]:
