@@ -165,7 +165,7 @@ def _show(found: Solved) -> None:
             "infeasible": "infeasible: it is proven that there is no schedule",
             "unknown": "no schedule was found in this time; allow more",
         }
-        typer.echo(said.get(outcome.status, outcome.status))
+        typer.echo("interrupted before a schedule was found" if outcome.interrupted else said.get(outcome.status, outcome.status))
         return
     if outcome.objective and outcome.bound:
         print_rows([_stage_row(*row) for row in zip(_stage_names(problem), outcome.objective, outcome.bound, strict=True)])

@@ -59,13 +59,14 @@ def end_pieces(duration: int, breaks: list[tuple[int, int]], latest: int) -> lis
             if last == until - 1:
                 break
         if p < len(breaks):
-            end = _end(open_from[p + 1], duration, breaks)
+            end = end_of(open_from[p + 1], duration, breaks)
             if end <= latest:
                 pieces.append(Piece(breaks[p][0], breaks[p][1] - 1, end, True))
     return [piece for piece in pieces if piece.first <= piece.last]
 
 
-def _end(start: int, duration: int, breaks: list[tuple[int, int]]) -> int:
+def end_of(start: int, duration: int, breaks: list[tuple[int, int]]) -> int:
+    """When `duration` ticks of work that begin at `start` are done."""
     now, left = start, duration
     for begin, end in breaks:
         if end <= now:

@@ -1,4 +1,4 @@
-"""OR-Tools CP-SAT for every problem of the model: exact, anytime, from a hint, with bounds as they come.
+"""OR-Tools CP-SAT for every problem of the model: exact, anytime, from a first schedule, with bounds as they come.
 
 It needs the extra ``solve`` (``pip install 'rota[solve]'``).
 """
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from rota.contracts.shop import Budget, Feature, OnProgress, Outcome, Problem, Progress, Schedule, Status, require
 from rota.errors import UnsupportedPolicy
+from rota.policies.solvers.evaluate import stage_values
+from rota.policies.solvers.first import first_schedule
 
 if TYPE_CHECKING:
     from rota.policies.solvers.cpsat_model import Model
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
 class CpSat:
     """CP-SAT on the whole problem.
 
-    Stages of a lexicographic objective are solved one after the other, each with an equal share of the time that is left, and a later one
-    may not worsen what an earlier one has reached.
+    It starts from the hint, or else from a schedule of its own making. Stages of a lexicographic objective are solved one after the other,
+    each with an equal share of the time that is left, and a later one may not worsen what an earlier one has reached.
     """
 
     name: str = "cp-sat"
@@ -36,14 +38,14 @@ class CpSat:
     def solve(
         self, problem: Problem, budget: Budget, hint: Schedule | None = None, on_progress: OnProgress | None = None
     ) -> Outcome:
-        """The best schedule within the budget; on Ctrl-C, the best so far."""
+        """The best schedule within the budget, the hint included; on Ctrl-C, the best so far."""
         require(self, problem)
         try:
             release = version("ortools")
         except PackageNotFoundError:
             raise UnsupportedPolicy("cp-sat needs OR-Tools; install it with: pip install 'rota[solve]'") from None
-        search = _Search(problem, budget, on_progress)
-        return search.run(hint, f"{self.name} (OR-Tools {release})")
+        search = _Search(problem, budget, on_progress, f"{self.name} (OR-Tools {release})")
+        return search.run(hint)
 
 
 @dataclass(slots=True)
@@ -51,73 +53,72 @@ class _Search:
     problem: Problem
     budget: Budget
     on_progress: OnProgress | None
+    label: str
     began: float = field(default_factory=time.perf_counter)
     best: Schedule | None = None
+    values: tuple[int, ...] = ()
+    bound: int | None = None
+    stage: int = 0
     trace: list[Progress] = field(default_factory=list)
     interrupted: bool = False
-    stage: int = 0
-    value: int | None = None
-    bound: int | None = None
 
-    def run(self, hint: Schedule | None, label: str) -> Outcome:
+    def run(self, hint: Schedule | None) -> Outcome:
+        try:
+            return self._run(hint)
+        except KeyboardInterrupt:  # while the model is made; during the search `_wait` catches it
+            self.interrupted = True
+            return self._outcome("unknown" if self.best is None else "feasible", [])
+
+    def _run(self, hint: Schedule | None) -> Outcome:
+        horizon = self._begin(hint)
         from rota.policies.solvers.cpsat_model import Model
 
-        model = Model(self.problem, self.problem.horizon)
-        objective = self.problem.objective
-        stages: list[Any] = [None] if objective is None else [model.stage(stage) for stage in objective.stages]
-        values: list[int] = []
+        model = Model(self.problem, horizon)
+        stages = self.problem.objective.stages if self.problem.objective else (None,)
         bounds: list[int | None] = []
         proven = True
-        for self.stage, expression in enumerate(stages):
-            start_from = self.best or hint
-            if start_from is not None:
-                model.hint(start_from)
+        for self.stage, stage in enumerate(stages):
+            expression = None if stage is None else model.stage(stage)
             if expression is not None:
                 model.cp.minimize(expression)
-            found, value, bound = self._solve(model, len(stages) - self.stage)
-            if found in ("infeasible", "unknown"):
-                if self.best is None:
-                    return Outcome(found, None, None, None, tuple(self.trace), label, self.interrupted)
-                # an earlier stage has a schedule; this one had no time to look at it
-                proven = False
-                break
+            if self.best is not None:
+                model.hint(self.best)
+            found = self._solve(model, len(stages) - self.stage)
+            if self.best is None or (found == "infeasible" and self.stage == 0):
+                self.best = None
+                return self._outcome(found, [])
             proven &= found == "optimal"
-            if expression is not None and value is not None:
-                values.append(value)
-                bounds.append(bound)
-                model.cp.add(expression <= value)
+            bounds.append(self.bound)
             if self.interrupted:
                 break
-        if objective is not None and len(values) < len(stages):
-            values, bounds, proven = self._rest(model, stages, values, bounds)
-        status: Status = "optimal" if proven else "feasible"
-        if objective is None:
-            return Outcome(status, self.best, None, None, tuple(self.trace), label, self.interrupted)
-        return Outcome(status, self.best, tuple(values), tuple(bounds), tuple(self.trace), label, self.interrupted)
+            if expression is not None:
+                model.cp.add(expression <= self.values[self.stage])
+        return self._outcome("optimal" if proven and len(bounds) == len(stages) else "feasible", bounds)
 
-    def _rest(
-        self, model: Model, stages: list[Any], values: list[int], bounds: list[int | None]
-    ) -> tuple[list[int], list[int | None], bool]:
-        """Values of the stages that were not reached, of the schedule at hand."""
+    def _begin(self, hint: Schedule | None) -> int:
+        """Take up a first schedule; the horizon, which where only the makespan counts is no later than the end of a schedule made here."""
+        first = hint or first_schedule(self.problem)
+        if first is None:
+            return self.problem.horizon
+        self.offer(first)
+        only_makespan = self.problem.objective is not None and list(self.problem.objective.stages[0]) == ["makespan"]
+        if hint is not None or not only_makespan or not self.values:
+            return self.problem.horizon
+        assert self.problem.objective is not None
+        weight = self.problem.objective.stages[0]["makespan"]
+        return self.values[0] // weight if weight else self.problem.horizon
+
+    def _outcome(self, status: Status, bounds: list[int | None]) -> Outcome:
+        if self.best is None or self.problem.objective is None:
+            return Outcome(status, self.best, None, None, tuple(self.trace), self.label, self.interrupted)
+        bounds = [*bounds, *(None for _ in range(len(self.values) - len(bounds)))]
+        return Outcome(status, self.best, self.values, tuple(bounds), tuple(self.trace), self.label, self.interrupted)
+
+    def _solve(self, model: Model, stages_left: int) -> Status:
+        """One stage; what is found is in `best` and `bound`."""
         from ortools.sat.python import cp_model
 
-        assert self.best is not None
-        for i, task in enumerate(self.problem.tasks):
-            model.cp.add(model.start[i] == self.best.start[task.id])
-            model.cp.add(model.lits[i][self.best.mode.get(task.id, 0)] == 1)
-        model.cp.clear_objective()
-        solver = cp_model.CpSolver()
-        solver.solve(model.cp)
-        for expression in stages[len(values) :]:
-            values.append(int(solver.value(expression)))
-            bounds.append(None)
-        return values, bounds, False
-
-    def _solve(self, model: Model, stages_left: int) -> tuple[Status, int | None, int | None]:
-        """One stage: status, value and bound."""
-        from ortools.sat.python import cp_model
-
-        self.value = self.bound = None
+        self.bound = None
         left = self.budget.wall_s - (time.perf_counter() - self.began)
         solver = cp_model.CpSolver()
         solver.parameters.max_time_in_seconds = max(0.01, left / stages_left)
@@ -133,12 +134,15 @@ class _Search:
             raise watch.error
         if status == cp_model.MODEL_INVALID:
             raise RuntimeError(f"{self.problem.name}: {model.cp.validate()}")
-        if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
-            if self.problem.objective is not None:
-                self._note_bound(solver.best_objective_bound)
-            proven = status == cp_model.OPTIMAL and self._closed()
-            return "optimal" if proven else "feasible", self.value, self.bound
-        return "infeasible" if status == cp_model.INFEASIBLE else "unknown", None, None
+        if status == cp_model.INFEASIBLE:
+            return "infeasible"
+        if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+            return "unknown"
+        if self.problem.objective is None:
+            return "optimal"
+        self.raise_bound(solver.best_objective_bound)
+        # with a gap allowed, the library calls a solution within it optimal
+        return "optimal" if self.bound == self.values[self.stage] else "feasible"
 
     def _wait(self, solver: Any, model: Model, watch: Any) -> Any:
         """Solve in a thread of its own, so that Ctrl-C reaches this one; it ends the search and not what has been found."""
@@ -162,30 +166,34 @@ class _Search:
                 solver.stop_search()
         return done[0] if done else None
 
-    def _closed(self) -> bool:
-        # with a gap allowed, CP-SAT calls a solution within it optimal
-        return self.problem.objective is None or self.bound == self.value
+    def offer(self, schedule: Schedule) -> None:
+        """Keep a schedule if it is better than what there is.
 
-    def note(self, schedule: Schedule | None) -> None:
-        """A better schedule, or else a better bound."""
-        if schedule is not None:
-            self.best = schedule
-        point = Progress(time.perf_counter() - self.began, self.value, self.bound, self.stage)
-        self.trace.append(point)
-        if self.on_progress is not None:
-            self.on_progress(point, schedule)
-
-    def _note_bound(self, bound: float) -> None:
-        # values are whole numbers, and so are their bounds
-        whole = math.ceil(bound - 1e-6)
-        if math.isfinite(bound) and (self.bound is None or whole > self.bound):
-            self.bound = whole
-            self.note(None)
+        Its value is worked out from its times: presolve may leave variables of the objective above what they stand for.
+        """
+        values = stage_values(self.problem, schedule)
+        if self.best is None or values < self.values:
+            self.best, self.values = schedule, values
+            self._tell(schedule)
 
     def raise_bound(self, bound: float) -> None:
-        """A bound as the library reports it, before any solution of little use and sometimes minus infinity."""
+        """A bound as the library reports it; values are whole numbers, and so are their bounds. At first it may be minus infinity."""
         if abs(bound) < 1e15:
-            self._note_bound(bound)
+            whole = math.ceil(bound - 1e-6)
+            if self.bound is None or whole > self.bound:
+                self.bound = whole
+                self._tell(None)
+
+    def _tell(self, schedule: Schedule | None) -> None:
+        value = self.values[self.stage] if self.values else None
+        point = Progress(time.perf_counter() - self.began, value, self.bound, self.stage)
+        self.trace.append(point)
+        if self.on_progress is not None:
+            try:
+                self.on_progress(point, schedule)
+            except KeyboardInterrupt:
+                self.interrupted = True
+                raise
 
 
 def _watch(search: _Search, model: Model, solver: Any) -> Any:
@@ -208,16 +216,13 @@ def _watch(search: _Search, model: Model, solver: Any) -> Any:
                 task.id: next(m for m, lit in enumerate(model.lits[i]) if self.boolean_value(lit)) for i, task in enumerate(tasks)
             }
             ends = {task.id: int(self.value(model.end[i])) for i, task in enumerate(tasks) if task.allow_breaks}
-            if search.problem.objective is not None:
-                search.value = round(self.objective_value)
-            search.note(Schedule(start, mode, ends or None))
+            search.offer(Schedule(start, mode, ends or None))
 
         def _safely(self, call: Any) -> None:
             try:
                 call()
             except BaseException as error:
                 self.error = error
-                search.interrupted |= isinstance(error, KeyboardInterrupt)
                 solver.stop_search()
 
     return Watch()

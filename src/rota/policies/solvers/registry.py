@@ -8,8 +8,10 @@ from difflib import get_close_matches
 from rota.contracts.shop import Solver
 from rota.errors import InputError
 from rota.policies.solvers.cpsat import CpSat
+from rota.policies.solvers.insertion import Insertion
+from rota.policies.solvers.serial import Serial
 
-_SOLVERS: dict[str, Callable[[], Solver]] = {"cp-sat": CpSat}
+_SOLVERS: dict[str, Callable[[], Solver]] = {"cp-sat": CpSat, "serial": Serial, "insertion": Insertion}
 DEFAULT = "cp-sat"
 
 
