@@ -20,13 +20,17 @@ from rota.policies.solvers.first import first_schedule
 if TYPE_CHECKING:
     from rota.policies.solvers.cpsat_model import Model
 
+#: Where CP-SAT seldom finds a first schedule by itself. Elsewhere its own is better than a rule's, which would only bind its search.
+_HARD_TO_START = frozenset({"until", "max_lags"})
+
 
 @dataclass(frozen=True, slots=True)
 class CpSat:
     """CP-SAT on the whole problem.
 
-    It starts from the hint, or else from a schedule of its own making. Stages of a lexicographic objective are solved one after the other,
-    each with an equal share of the time that is left, and a later one may not worsen what an earlier one has reached.
+    It starts from the hint, or else from a schedule of its own making, which limits the horizon and stands until a better one is found.
+    Stages of a lexicographic objective are solved one after the other, each with an equal share of the time that is left, and a later one
+    may not worsen what an earlier one has reached.
     """
 
     name: str = "cp-sat"
@@ -81,7 +85,7 @@ class _Search:
             expression = None if stage is None else model.stage(stage)
             if expression is not None:
                 model.cp.minimize(expression)
-            if self.best is not None:
+            if self.best is not None and (self.stage or hint is not None or self.problem.features & _HARD_TO_START):
                 model.hint(self.best)
             found = self._solve(model, len(stages) - self.stage)
             if self.best is None or (found == "infeasible" and self.stage == 0):
