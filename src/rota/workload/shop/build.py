@@ -123,6 +123,35 @@ def single_machine(
     return Problem(tasks, (Resource("machine"),), (), groups, objective, name=name)
 
 
+def task_graph(
+    durations: Sequence[Sequence[int]],
+    edges: Iterable[tuple[int, int, int]],
+    *,
+    objective: Objective | None = None,
+    name: str = "graph",
+) -> Problem:
+    """A task graph on processors that differ, ``p0``, ``p1``, ...
+
+    Parameters
+    ----------
+    durations : for each task the ticks that it takes on each processor
+    edges : triples (i, j, ticks): j starts when i has ended, and so many ticks later if it runs on another processor
+    """
+    processors = range(len(durations[0]))
+    tasks = tuple(Task(f"t{i}", tuple(Mode(row[q], (Use(f"p{q}"),)) for q in processors)) for i, row in enumerate(durations))
+    lags = tuple(
+        Lag(
+            Event(f"t{i}", "end"), Event(f"t{j}", "start"),
+            by_modes={(q, r): ticks for q in processors for r in processors if q != r and ticks} or None,
+        )
+        for i, j, ticks in edges
+    )  # fmt: skip
+    resources = tuple(Resource(f"p{q}") for q in processors)
+    return Problem(
+        tasks, resources, lags, (Job(name, tuple(task.id for task in tasks)),), objective or Objective.of("makespan"), name=name
+    )
+
+
 def due_jobs(due: Sequence[int], weights: Sequence[int] | None = None) -> Iterator[Job]:
     """Jobs named 0, 1, ... with these due dates."""
     for j, date in enumerate(due):

@@ -83,7 +83,7 @@ def _split(path: str | Path) -> tuple[Path, str | None]:
 
 def _text(file: Path) -> str:
     if file.is_dir():
-        raise InputError(f"{file}: is a folder; name a file in it")
+        raise InputError(f"{file}: is a folder; name a file in it, or compare on all of them with rota solve --rules")
     try:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
