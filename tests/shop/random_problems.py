@@ -80,7 +80,8 @@ def _task(
             until = None
             if on["until"] and resource.kind == "renewable" and follows and rng.random() < 0.7:
                 until = Event(rng.choice(follows), rng.choice(["start", "start", "end"]))
-            uses.append(Use(resource.id, rng.randint(1, max(1, min(2, resource.capacity))), until))
+            # now and then more than there is, for which another mode must make up
+            uses.append(Use(resource.id, rng.randint(1, max(1, min(2, resource.capacity))) + (rng.random() < 0.05), until))
         least = 1 if any(resource.setup for resource in chosen) or not on["zero"] else 0
         modes.append(Mode(rng.randint(least, 3), tuple(uses)))
     earliest = rng.randint(0, 3) if on["windows"] and rng.random() < 0.5 else 0

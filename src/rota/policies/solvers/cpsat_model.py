@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ortools.sat.python import cp_model
@@ -34,7 +33,6 @@ class Hold(NamedTuple):
     maybe_empty: bool
 
 
-@dataclass(slots=True)
 class Model:
     """A problem's variables and what has been built on them.
 
@@ -43,36 +41,38 @@ class Model:
     problem : Problem
     horizon : int
         Nothing ends later.
+
+    Attributes
+    ----------
+    cp : CpModel
+    start, end : lists, one entry per task
+    lits : list of lists
+        Literals per task and mode; of a task with one mode, the constant 1.
+    holds : dict of resource to list of Hold
+    setups : expression
+        Sum of all setups.
     """
 
-    problem: Problem
-    horizon: int
-    cp: Any = field(default_factory=cp_model.CpModel)
-    start: list[Any] = field(default_factory=list)
-    end: list[Expr] = field(default_factory=list)
-    #: Literals per task and mode; of a task with one mode, the constant 1.
-    lits: list[list[Any]] = field(default_factory=list)
-    holds: dict[str, list[Hold]] = field(default_factory=lambda: defaultdict(list))
-    setups: Expr = 0
-
-    def __post_init__(self) -> None:
-        self._index = {task.id: i for i, task in enumerate(self.problem.tasks)}
-        self._resources = {resource.id: resource for resource in self.problem.resources}
+    def __init__(self, problem: Problem, horizon: int) -> None:
+        self.problem, self.horizon = problem, horizon
+        self.cp: Any = cp_model.CpModel()
+        self.start: list[Any] = []
+        self.end: list[Expr] = []
+        self.lits: list[list[Any]] = []
+        self.holds: dict[str, list[Hold]] = defaultdict(list)
+        self.setups: Expr = 0
+        self._index = {task.id: i for i, task in enumerate(problem.tasks)}
+        self._resources = {resource.id: resource for resource in problem.resources}
         self._one = self.cp.new_constant(1)
-        for task, (earliest, latest) in zip(self.problem.tasks, self._windows(), strict=True):
+        for task, (earliest, latest) in zip(problem.tasks, self._windows(), strict=True):
             self._add_task(task, earliest, latest)
-        for i, task in enumerate(self.problem.tasks):
-            self._add_holds(i, task)
-        for resource in self.problem.resources:
+        self._add_holds()
+        for resource in problem.resources:
             self._add_resource(resource)
         self._add_lags()
         self._add_exclusive()
-        if not self.problem.swap:
+        if not problem.swap:
             add_ranks(self)
-
-    _index: dict[str, int] = field(init=False)
-    _resources: dict[str, Resource] = field(init=False)
-    _one: Any = field(init=False)
 
     def time(self, event: Event) -> Expr:
         """When an event is."""
@@ -132,41 +132,22 @@ class Model:
             chosen.append(here)
         self.cp.add(sum(chosen) == lit)
 
-    def _add_holds(self, i: int, task: Task) -> None:
-        near = self._surely_after(task)
-        for mode, lit in zip(task.modes, self.lits[i], strict=True):
-            for use in mode.uses:
-                if self._resources[use.resource].kind == "consumable":
-                    continue
-                own = Event(task.id, "end")
-                release = own if use.until is None else Event(*use.until)
-                if release == own and mode.duration == 0:
-                    continue
-                end = self.time(release)
-                if release == own and not task.allow_breaks:
-                    size: Expr = mode.duration
-                    end = self.start[i] + mode.duration
-                else:
-                    size = self.cp.new_int_var(0, self.horizon, "")
-                interval = self.cp.new_optional_interval_var(self.start[i], size, end, lit, f"{task.id} on {use.resource}")
-                empty = release != own and not (mode.duration and release in near)
-                self.holds[use.resource].append(Hold(i, self.start[i], end, size, use.amount, release, lit, interval, empty))
-
-    def _surely_after(self, task: Task) -> set[Event]:
-        own = Event(task.id, "end")
-        return {
-            Event(*lag.b) for lag in self._lags_from.get(own, ()) if lag.min is not None and lag.min >= 0 and not lag.by_modes
-        }
-
-    @property
-    def _lags_from(self) -> Mapping[Event, list[Any]]:
-        if self._from is None:
-            self._from = defaultdict(list)
-            for lag in self.problem.lags:
-                self._from[Event(*lag.a)].append(lag)
-        return self._from
-
-    _from: dict[Event, list[Any]] | None = field(init=False, default=None)
+    def _add_holds(self) -> None:
+        # pairs of events of which the second surely does not come first
+        ordered = {(lag.a, lag.b) for lag in self.problem.lags if lag.min is not None and lag.min >= 0 and not lag.by_modes}
+        for i, task in enumerate(self.problem.tasks):
+            own = Event(task.id, "end")
+            for mode, lit in zip(task.modes, self.lits[i], strict=True):
+                for use in mode.uses:
+                    release = use.until or own
+                    if self._resources[use.resource].kind == "consumable" or (release == own and mode.duration == 0):
+                        continue
+                    fixed = release == own and not task.allow_breaks
+                    size: Expr = mode.duration if fixed else self.cp.new_int_var(0, self.horizon, "")
+                    end = self.start[i] + mode.duration if fixed else self.time(release)
+                    interval = self.cp.new_optional_interval_var(self.start[i], size, end, lit, f"{task.id} on {use.resource}")
+                    empty = release != own and not (mode.duration and (own, release) in ordered)
+                    self.holds[use.resource].append(Hold(i, self.start[i], end, size, use.amount, release, lit, interval, empty))
 
     def _add_resource(self, resource: Resource) -> None:
         if resource.kind == "consumable":
@@ -174,10 +155,10 @@ class Model:
             return
         holds = self.holds[resource.id]
         partial = [(at, end, resource.capacity - units) for at, end, units in _steps(resource, self.horizon) if units > 0]
-        if resource.capacity == 1 and not any(hold.maybe_empty for hold in holds):
+        if resource.capacity == 1 and not any(hold.maybe_empty or hold.amount > 1 for hold in holds):
             self.cp.add_no_overlap([hold.interval for hold in holds])
         elif holds:
-            # unlike no-overlap, cumulative lets empty intervals lie within others
+            # unlike no-overlap, cumulative lets empty intervals lie within others, and refuses a mode that needs more than there is
             taken = [(self.cp.new_fixed_size_interval_var(at, end - at, ""), units) for at, end, units in partial if units]
             intervals = [hold.interval for hold in holds] + [interval for interval, _ in taken]
             self.cp.add_cumulative(intervals, [hold.amount for hold in holds] + [units for _, units in taken], resource.capacity)
