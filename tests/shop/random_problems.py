@@ -44,7 +44,7 @@ def _problem(rng: random.Random, n: int, limit: int | None, name: str) -> Proble
 
 
 _SHARES = {
-    "modes": 0.4, "calendar": 0.4, "breaks": 0.5, "setups": 0.3, "until": 0.5, "lags": 0.4, "max_lags": 0.3, "mode_lags": 0.4,
+    "modes": 0.4, "calendar": 0.4, "breaks": 0.5, "setups": 0.3, "until": 0.5, "lags": 0.4, "max_lags": 0.3, "mode_lags": 0.7,
     "windows": 0.3, "release": 0.3, "deadline": 0.2, "exclusive": 0.25, "consumable": 0.3, "no_swap": 0.5, "zero": 0.4, "cumulative": 0.6,
 }  # fmt: skip
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from rota.contracts.shop import Event, Job, Lag, Mode, Objective, Problem, Resource, Schedule, Task, Use
+from rota.errors import InputError
 from rota.mechanisms.shop.checker import KINDS, check
 from tests.shop.brute import feasible, schedules, value
 from tests.shop.injections import inject
@@ -41,6 +44,43 @@ def test_it_accepts_everything_that_trying_finds_feasible() -> None:
     assert found > 2000
 
 
+def test_rings_are_those_that_trying_orders_finds() -> None:
+    """All schedules of small shops that are feasible with swaps, judged again without: blocking, zero durations, lags that tie events."""
+    seen: Counter[bool] = Counter()
+    for k in range(1200):
+        rng = random.Random(k)
+        problem = _ring_prone(rng)
+        fixed = replace(problem, swap=False)
+        for schedule in islice(schedules(problem, 3), 500):
+            expected = feasible(fixed, schedule)
+            report = check(fixed, schedule)
+            assert report.ok == expected, (fixed, schedule, report.violations)
+            assert {violation.kind for violation in report.violations} <= {"ring"}
+            seen[expected] += 1
+    assert min(seen.values()) > 300, seen
+
+
+def _ring_prone(rng: random.Random) -> Problem:
+    machines = rng.randint(2, 3)
+    tasks, lags = [], []
+    for j in range(machines):
+        # mostly round the machines, so that all may want to move on at once
+        route = [j, (j + 1) % machines] if rng.random() < 0.8 else [rng.randrange(machines) for _ in range(2)]
+        for o, machine in enumerate(route):
+            until = Event(f"j{j}.1", rng.choice(["start", "start", "end"])) if o == 0 and rng.random() < 0.9 else None
+            tasks.append(Task(f"j{j}.{o}", (Mode(rng.choice([0, 1, 1, 1]), (Use(f"m{machine}", until=until),)),)))
+        least, most = rng.choice([(0, None), (0, None), (0, 0), (0, 1)])
+        lags.append(Lag(Event(f"j{j}.0", "end"), Event(f"j{j}.1", "start"), least, most))
+    for _ in range(rng.randint(0, 2)):
+        a, b = rng.sample(tasks, 2)
+        ends = [Event(task.id, rng.choice(["start", "end"])) for task in (a, b)]
+        lags.append(Lag(*ends, *rng.choice([(0, None), (0, 0), (None, 0), (-1, 1)])))
+    try:
+        return Problem(tuple(tasks), tuple(Resource(f"m{i}") for i in range(machines)), tuple(lags), objective=None)
+    except InputError:
+        return _ring_prone(rng)
+
+
 def test_one_injected_violation_of_each_kind_is_named_exactly() -> None:
     rng = random.Random(3)
     named: Counter[str] = Counter()
@@ -58,7 +98,7 @@ def test_one_injected_violation_of_each_kind_is_named_exactly() -> None:
                 assert {violation.kind for violation in report.violations} == {kind}, (case, report.violations)
                 named[kind] += 1
     assert set(named) == set(KINDS)
-    assert min(named.values()) > 150, named
+    assert min(named.values()) > 100, named
 
 
 def test_an_empty_interval_occupies_nothing() -> None:
