@@ -113,6 +113,10 @@ def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     found = json.loads(capsys.readouterr().out)
     assert [row["status"] for row in found["rows"]] == ["optimal"] * 3
     assert found["summary"][0]["proven"] == 3
+    assert run(["solve", str(folder / "f2.txt"), "--rules", "--blocking", "swap", "-t", "20"]) == 0
+    said = capsys.readouterr().out
+    assert "refused everything" in said
+    assert "serial" in said.splitlines()[-2]
     bounds.write_text("name,lb,ub,status\nf2,99,99,optimal\n")
     out.unlink()
     assert run(command) == 3
