@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,10 +63,15 @@ def _show(rows: list[Row], json: bool) -> None:
         return
     if not rows:
         return
-    if len(rows) <= _WHOLE:
-        print_rows([_line(row) for row in rows])
+    answered = [row for row in rows if row.status != "refused"]
+    if len(answered) <= _WHOLE:
+        print_rows([_line(row) for row in answered])
         typer.echo("")
-    print_rows([{name: _share(value) if name.endswith("gap") else value for name, value in line.items()} for line in lines])
+    names = {row.solver for row in answered}
+    print_rows([_shown(line) for line in lines if line["solver"] in names])
+    silent = sorted({row.solver for row in rows} - names)
+    if silent:
+        typer.echo(f"refused everything, for want of a feature (--json says which): {', '.join(silent)}")
     typer.echo(
         "gaps are to the best known: published, or found here; over the instances for which all solvers that have any value have one"
     )
@@ -82,6 +87,10 @@ def _line(row: Row) -> dict[str, object]:
         "instance": name, "solver": row.solver, "status": row.status, "value": row.value, "bound": row.bound,
         "published": row.ub, "seconds": row.wall_s, "note": note,
     }  # fmt: skip
+
+
+def _shown(line: Mapping[str, object]) -> dict[str, object]:
+    return {name: _share(value) if name.endswith("gap") else value for name, value in line.items()}
 
 
 def _share(value: object) -> Figure:
