@@ -137,7 +137,7 @@ class _Search:
         if watch.error is not None and not isinstance(watch.error, KeyboardInterrupt):
             raise watch.error
         if status == cp_model.MODEL_INVALID:
-            raise RuntimeError(f"{self.problem.name}: {model.cp.validate()}")
+            raise UnsupportedPolicy(f"cp-sat does not take {self.problem.name}, most likely for large numbers: {model.cp.validate()}")
         if status == cp_model.INFEASIBLE:
             return "infeasible"
         if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):

@@ -15,6 +15,7 @@ from rota.workload.shop.problem import Event, Job, Lag, Mode, Objective, Problem
 #: What happens to an operation that is done while the next machine is taken. ``none``: it waits in a buffer without limit. ``swap``: it keeps
 #: its machine, and jobs may exchange places in a ring; ``no-swap``: they may not. ``no-wait``: it must go on at once.
 BLOCKING = ("none", "swap", "no-swap", "no-wait")
+MOST_MACHINES = 100_000
 #: Machine and duration, one for each way to do an operation.
 Operation = Sequence[tuple[int, int]]
 
@@ -43,6 +44,8 @@ def flexible_job_shop(
     """
     if blocking not in BLOCKING:
         raise InputError(f"blocking must be one of {', '.join(BLOCKING)}, not {blocking!r}")
+    if machines > MOST_MACHINES:
+        raise InputError(f"{name}: {machines} machines cannot be meant; {MOST_MACHINES:,} are the most")
     if not any(jobs):
         raise InputError(f"{name}: there are no operations; give each job at least one")
     holds = blocking in ("swap", "no-swap")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -29,6 +30,8 @@ def whole(word: str, where: str, line: int) -> int:
         try:
             value = float(word)
         except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
             raise InputError(f"{where}:{line}: {word!r} is not a number") from None
         if value != int(value):
             raise InputError(f"{where}:{line}: {word} is not a whole number; scale all times by the same factor first") from None

@@ -50,6 +50,8 @@ def load_problem(
     file, which = _split(path)
     text = _text(file)
     where = str(file)
+    if not text.strip():
+        raise InputError(f"{where}: the file is empty")
     name = f"{file.stem}#{which}" if which else file.stem
     found = format or tell(text, where)
     if blocking != "none" and found not in (*_SHOPS, "jsonl"):
@@ -102,8 +104,6 @@ def tell(text: str, where: str) -> str:
     """
     begin = text.lstrip()
     lines = [line for line in begin.splitlines() if line.strip()]
-    if not lines:
-        raise InputError(f"{where}: the file is empty")
     if begin.startswith("{"):
         return "jsonl" if len(lines) > 1 and lines[0].rstrip().endswith("}") and lines[1].startswith("{") else "json"
     if "PRECEDENCE RELATIONS" in text.upper():

@@ -12,6 +12,9 @@ from rota.workload.shop.problem import CONSUMABLE, DUE_TERMS, JOB_TERMS, TERMS
 if TYPE_CHECKING:
     from rota.workload.shop.problem import Event, Job, Lag, Objective, Problem, Resource, Task
 
+#: Of any time or amount; sums of many of them still fit 64 bits.
+LARGEST = 10**12
+
 
 def check_parts(problem: Problem) -> None:
     """Raise at the first thing that cannot be meant; the message begins with the problem's name and the part."""
@@ -61,6 +64,8 @@ def _unique(kind: str, names: list[str]) -> None:
 def _whole(value: object, what: str, least: int | None = 0) -> None:
     if type(value) is not int:
         raise InputError(f"{what} is {value!r}; times and amounts are whole numbers, so scale them first")
+    if abs(value) > LARGEST:
+        raise InputError(f"{what} is {value}; numbers beyond {LARGEST} are too large, so choose a coarser unit")
     if least is not None and value < least:
         raise InputError(f"{what} is {value}; it must be at least {least}")
 
