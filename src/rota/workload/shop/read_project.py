@@ -24,8 +24,10 @@ def read_psplib(text: str, where: str, *, objective: Objective | None, name: str
     modes = _modes(activities, rows, len(kinds), where)
     follows = []
     for i, line in enumerate(activities):
+        if len(line.values) < 3:
+            raise InputError(f"{where}:{line.number}: expected the activity's number, its modes and its successors; is the file cut off?")
         successors = [value for value in line.values[3:] if value]
-        if len(line.values) < 3 or len(successors) < line.values[2]:
+        if len(successors) < line.values[2]:
             raise InputError(f"{where}:{line.number}: expected {line.values[2]} successors, found {len(successors)}")
         follows += [(i, _activity(value - 1, len(activities), where, line.number, 1)) for value in successors]
     order = [k for k, kind in enumerate(kinds) if kind == "R"] + [k for k, kind in enumerate(kinds) if kind == "N"]
@@ -87,6 +89,8 @@ def read_progen_max(text: str, where: str, *, objective: Objective | None, name:
     if len(words) < 2:
         raise InputError(f"{where}:{number}: expected the numbers of activities and of resources")
     count, resources = whole(words[0], where, number) + 2, whole(words[1], where, number)
+    if count < 2 or resources < 0:
+        raise InputError(f"{where}:{number}: {count - 2} activities and {resources} resources; neither may be negative")
     if len(lines) < 2 * count + 2:
         raise InputError(
             f"{where}:{lines[-1][0]}: expected {2 * count + 2} lines for {count - 2} activities (with start and end), found {len(lines)}; "
