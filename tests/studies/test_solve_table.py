@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,21 @@ def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "WRONG: cp-sat on" in capsys.readouterr().out
     assert run(["solve", str(folder), "--rules", "--out", "x.csv"]) == 2
     assert run(["solve", str(folder / "f2.txt"), "--sample", "3"]) == 2
+
+
+def test_ctrl_c_leaves_the_finished_rows(folder: Path, tmp_path: Path) -> None:
+    class Stopped(Serial):
+        """Interrupted on the second instance."""
+
+        def solve(self, problem: Problem, budget: Budget, hint: object = None, on_progress: object = None) -> Outcome:
+            return replace(super().solve(problem, budget), interrupted=self.asked > 1)
+
+    path = tmp_path / "t.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        run_table(cases(folder), [Stopped()], load_problem, BUDGET, Log.open(path, {}))
+    again = Serial()
+    assert len(run_table(cases(folder), [again], load_problem, BUDGET, Log.open(path, {}))) == 3
+    assert again.asked == 2
 
 
 def test_samples_are_drawn_by_seed(tmp_path: Path) -> None:
