@@ -56,7 +56,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     os.close(handle)
     try:
         yield Path(name)
-        os.chmod(name, 0o666 & ~_umask())
+        os.chmod(name, 0o666 & ~umask())
         os.replace(name, path)
     except OSError as error:
         raise InputError(f"{path}: could not be written ({error.strerror or error}); free space or write elsewhere") from None
@@ -71,7 +71,8 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _umask() -> int:
+def umask() -> int:
+    """The permissions that new files of this process do not get."""
     # the only portable way to read the mask is to set it
     mask = os.umask(0o022)
     os.umask(mask)

@@ -18,6 +18,7 @@ from rota.cli import (
     compose,
     demo,
     frontier,
+    make_model,
     policies,
     ramp,
     reproduce,
@@ -58,7 +59,7 @@ def _root(
     pass
 
 
-for _verb in (demo, compare, simulate, capacity, frontier, ramp, compose, streams, solve, policies, calibrate, reproduce):
+for _verb in (demo, compare, simulate, capacity, frontier, ramp, compose, streams, solve, policies, calibrate, make_model, reproduce):
     _verb.register(app)
 for _group in (workload, catalog):
     app.add_typer(_group.app)
