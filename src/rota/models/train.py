@@ -26,27 +26,33 @@ from rota.models.bpe import BEGIN, END, chat_text, train_tokenizer
 from rota.models.corpus import Document, digest, python_documents
 from rota.models.directory import new_directory, write_description, write_weights
 from rota.models.llama import Llama
+from rota.models.muon import Muon
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-#: About 2 million parameters.
+#: 1.1 million parameters.
 SHAPE = ModelShape(
-    name="llama-python-docs", layers=6, hidden=160, heads=5, kv_heads=5, head_dim=32, ffn=448, vocab=2048, max_len=1024, tied=True,
+    name="llama-python-docs", layers=4, hidden=128, heads=4, kv_heads=4, head_dim=32, ffn=384, vocab=2048, max_len=512, tied=True,
     source="trained on Python's documentation", weight_bytes=4.0,
 )  # fmt: skip
 HELD_OUT = 20  # one document in so many
+SMOOTH = 0.02  # weight of the newest step in the running loss
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How to train: `steps` of `rows` windows of `length` tokens; AdamW with a warm-up and a decay to a tenth."""
+    """How to train: `steps` of `rows` windows of `length` tokens, with a warm-up and then a decay of the rates to a tenth.
 
-    steps: int = 1200
-    rows: int = 16
-    length: int = 192
-    rate: float = 4e-3
-    warmup: int = 60
+    `rate` is that of Muon, for the matrices of the layers; `other_rate` that of AdamW, for embedding and norms.
+    """
+
+    steps: int = 500
+    rows: int = 8
+    length: int = 256
+    rate: float = 0.02
+    other_rate: float = 5e-3
+    warmup: int = 20
     decay: float = 0.1
     seed: int = 0
 
@@ -92,21 +98,24 @@ def train(shape: ModelShape = SHAPE, recipe: Recipe | None = None, watch: Watch 
     tokenizer = train_tokenizer((document.text for document in kept), shape.vocab)
     tokens = torch.from_numpy(encode(tokenizer, kept, recipe.seed))
     model = Llama(shape, recipe.seed)
-    optimiser = _optimiser(model, recipe)
+    matrices = [weight for weight in model.model.layers.parameters() if weight.ndim == 2]
+    rest = [weight for weight in model.parameters() if all(weight is not matrix for matrix in matrices)]
+    muon, adam = Muon(matrices), torch.optim.AdamW(rest, betas=(0.9, 0.95), weight_decay=0.0)
     generator = torch.Generator().manual_seed(recipe.seed)
     offsets = torch.arange(recipe.length + 1)
-    loss, step, complete = float("nan"), 0, False
+    loss, step, complete = 0.0, 0, False
     try:
         for step in range(1, recipe.steps + 1):
-            for group in optimiser.param_groups:
-                group["lr"] = rate(step, recipe)
+            share = pace(step, recipe)
+            adam.param_groups[0]["lr"] = share * recipe.other_rate
             starts = torch.randint(len(tokens) - recipe.length, (recipe.rows, 1), generator=generator)
             value = _loss(model, tokens[starts + offsets])
-            optimiser.zero_grad()
+            model.zero_grad()
             value.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
-            loss = value.item() if step == 1 else 0.98 * loss + 0.02 * value.item()
+            muon.step(share * recipe.rate)
+            adam.step()
+            loss += (value.item() - loss) * max(SMOOTH, 1 / step)
             if watch is not None:
                 watch(step, recipe.steps, loss)
         complete = True
@@ -142,23 +151,16 @@ def encode(tokenizer: Tokenizer, documents: list[Document], seed: int) -> NDArra
     return np.concatenate([np.array(row.ids) for row in tokenizer.encode_batch(texts, add_special_tokens=False)])
 
 
-def rate(step: int, recipe: Recipe) -> float:
-    """The learning rate of a step (counted from 1): up in a line, then down in a half cosine."""
+def pace(step: int, recipe: Recipe) -> float:
+    """The share of the learning rates that a step (counted from 1) has: up in a line, then down in a half cosine."""
     if step <= recipe.warmup:
-        return recipe.rate * step / recipe.warmup
+        return step / recipe.warmup
     done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
-    return recipe.rate * (recipe.decay + (1 - recipe.decay) * (1 + math.cos(math.pi * done)) / 2)
+    return recipe.decay + (1 - recipe.decay) * (1 + math.cos(math.pi * done)) / 2
 
 
 def _held_out(document: Document) -> bool:
     return hashlib.sha256(document.name.encode()).digest()[1] % HELD_OUT == 0
-
-
-def _optimiser(model: Llama, recipe: Recipe) -> torch.optim.Optimizer:
-    matrices = [weight for weight in model.parameters() if weight.ndim == 2]
-    norms = [weight for weight in model.parameters() if weight.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": norms, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=recipe.rate, betas=(0.9, 0.95))
 
 
 def _loss(model: Llama, window: Tensor) -> Tensor:

@@ -235,6 +235,10 @@ class Engine:
             return min(arrival, core.plan.wake_at)
         return self.clock.now() if core.waiting or core.held or core.pins else arrival
 
+    def sequence(self, sid: int) -> Seq | None:
+        """The state of a request that has not ended, which others may read and keep; None if there is no such request."""
+        return self._live.get(sid)
+
     def stats(self) -> Stats:
         """See `Stats`."""
         core = self.core

@@ -1,0 +1,162 @@
+"""Starts the server, and stops it without losing what is running: first no new requests, then the end of those there are."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple, TextIO
+
+import uvicorn
+
+from rota.errors import InputError
+from rota.mechanisms.server.app import make_app
+from rota.mechanisms.server.front import Front
+from rota.mechanisms.server.logs import event, log_to
+
+#: Seconds for answers to be sent after running requests were ended.
+GRACE = 5.0
+BACKLOG = 2048
+
+
+class Running(NamedTuple):
+    """A server at work: its address, and what a signal would do, to be called from any thread."""
+
+    address: str
+    stop: Callable[[], None]
+
+
+def serve(
+    front: Front, *, host: str = "127.0.0.1", port: int = 8000, keys: Sequence[str] = (), log: TextIO | None = None,
+    ready: Callable[[Running], None] | None = None,
+) -> bool:  # fmt: skip
+    """Serve until a signal (SIGINT, SIGTERM) or the engine's failure; whether it ended well.
+
+    The first signal lets running requests finish for `Limits.shutdown_seconds`, then ends them with an error; a second one
+    ends them at once.
+
+    Parameters
+    ----------
+    front : Front
+    host, port
+        Port 0 takes a free one.
+    keys : sequence of str
+    log : file, optional
+        Where log lines go; standard error by default.
+    ready : callable, optional
+        Called when it takes requests.
+
+    Raises
+    ------
+    InputError
+        If the address cannot be used.
+    """
+    log_to(log or sys.stderr)
+    listener = _listen(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    address = f"http://{shown}:{listener.getsockname()[1]}"
+    try:
+        return asyncio.run(_serve(front, keys, listener, address, ready))
+    finally:
+        listener.close()
+
+
+async def _serve(
+    front: Front, keys: Sequence[str], listener: socket.socket, address: str, ready: Callable[[Running], None] | None
+) -> bool:
+    config = uvicorn.Config(
+        make_app(front, keys), log_config=None, access_log=False, server_header=False, lifespan="on", timeout_keep_alive=30
+    )
+    server = _Server(config, front)
+    watch = asyncio.create_task(server.follow_engine())
+    tell = asyncio.create_task(server.tell_when_ready(address, ready))
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        for task in (watch, tell):
+            task.cancel()
+    stats = front.thread.stats
+    event(
+        "stopped", requests=stats.requests, finished=stats.finished, aborted=front.aborted, generated_tokens=stats.generated_tokens,
+        kv_blocks_held=stats.blocks - stats.free_blocks,
+    )  # fmt: skip
+    return front.thread.failure is None
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(where)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError as error:
+        raise InputError(f"cannot listen on {host} port {port} ({error.strerror}); choose another --host or --port") from None
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, with our way to stop."""
+
+    def __init__(self, config: uvicorn.Config, front: Front) -> None:
+        super().__init__(config)
+        self._front = front
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM call `stop` meanwhile, if this is the main thread."""
+        loop = asyncio.get_running_loop()
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.signal(number, lambda *_: loop.call_soon_threadsafe(self.stop)) for number in numbers]
+        try:
+            yield
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
+
+    def stop(self) -> None:
+        """Take no more requests; called again, end those that run."""
+        loop = asyncio.get_running_loop()
+        if self._front.draining:
+            self._end_all()
+            return
+        self._front.draining = True
+        seconds = self._front.limits.shutdown_seconds
+        event("stopping", running=self._front.thread.outstanding, seconds=seconds)
+        self.should_exit = True
+        loop.call_later(seconds, self._end_all)
+
+    def _end_all(self) -> None:
+        self._front.abort_all()
+        asyncio.get_running_loop().call_later(GRACE, self._force)
+
+    def _force(self) -> None:
+        self.force_exit = True
+
+    async def follow_engine(self) -> None:
+        """Stop when the engine has."""
+        await self._front.failed.wait()
+        self._front.draining = True
+        self.should_exit = True
+
+    async def tell_when_ready(self, address: str, ready: Callable[[Running], None] | None) -> None:
+        """Say that requests are taken, once they are."""
+        while not self.started:
+            await asyncio.sleep(0.01)
+        front = self._front
+        stats = front.thread.stats
+        event(
+            "serving", address=address, model=front.model, policy=front.engine.core.policy.name, kv_blocks=stats.blocks,
+            block_size=front.engine.core.limits.block_size, max_model_len=front.engine.max_len,
+        )  # fmt: skip
+        if ready is not None:
+            loop = asyncio.get_running_loop()
+            ready(Running(address, lambda: loop.call_soon_threadsafe(self.stop)))
