@@ -107,7 +107,7 @@ def test_prefix_cache_shows_in_usage_and_metrics(start: Start) -> None:
 
 @pytest.mark.parametrize("policy", ["sarathi", "vllm-v1"])
 def test_fifty_clients_at_once_get_their_own_answers_and_nothing_leaks(start: Start, policy: str) -> None:
-    """Several hundred requests, a third of them given up half way, in too little KV for all."""
+    """Hundreds of requests, a third of them given up half way, in too little KV for all."""
     server = start(scripted_front(policy=policy, blocks=256))
     client = server.client()
 
@@ -126,9 +126,9 @@ def test_fifty_clients_at_once_get_their_own_answers_and_nothing_leaks(start: St
         return "".join(piece.choices[0].text for piece in pieces) == expected(server.front, prompt, n)
 
     with ThreadPoolExecutor(50) as pool:
-        assert all(pool.map(ask, range(400)))
+        assert all(pool.map(ask, range(200)))
     server.wait_idle()
-    assert server.front.thread.stats.finished == 400
+    assert server.front.thread.stats.finished == 200
 
 
 def test_errors_of_the_client_have_their_types(start: Start) -> None:

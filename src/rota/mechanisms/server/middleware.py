@@ -93,7 +93,7 @@ class Guarded:
             return
         kind, _, given = headers.get("authorization", "").partition(" ")
         # every key is compared, so that the time says nothing about which came close
-        matches = [hmac.compare_digest(given.strip().encode("utf-8", "replace"), key) for key in self._keys]
+        matches = [hmac.compare_digest(given.strip().encode("latin-1"), key) for key in self._keys]
         if kind.lower() != "bearer" or not any(matches):
             raise ApiError(401, "no valid API key; send it as Authorization: Bearer KEY", code="invalid_api_key")
 

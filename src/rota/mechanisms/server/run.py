@@ -8,7 +8,8 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import NamedTuple, TextIO
 
 import uvicorn
@@ -87,7 +88,14 @@ async def _serve(
     return front.thread.failure is None
 
 
+def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
+    """Call it in the loop's thread, if the loop still runs."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(function)
+
+
 def _listen(host: str, port: int) -> socket.socket:
+    listener: socket.socket | None = None
     try:
         family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listener = socket.socket(family, kind, protocol)
@@ -96,6 +104,8 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.listen(BACKLOG)
         listener.setblocking(False)
     except OSError as error:
+        if listener is not None:
+            listener.close()
         raise InputError(f"cannot listen on {host} port {port} ({error.strerror}); choose another --host or --port") from None
     return listener
 
@@ -159,4 +169,4 @@ class _Server(uvicorn.Server):
         )  # fmt: skip
         if ready is not None:
             loop = asyncio.get_running_loop()
-            ready(Running(address, lambda: loop.call_soon_threadsafe(self.stop)))
+            ready(Running(address, partial(_call_in, loop, self.stop)))
