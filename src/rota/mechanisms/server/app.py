@@ -74,7 +74,7 @@ def make_app(front: Front, keys: Sequence[str] = ()) -> ASGIApp:
     async def unexpected(_: Request, error: Exception) -> Response:
         return error_response(ApiError(500, "an error in the server; its log says more"))
 
-    app.openapi = lambda: _description(app)  # type: ignore[method-assign]
+    app.openapi = lambda: _description(app, front)  # type: ignore[method-assign]
     return Observed(Guarded(app, keys, front.limits.max_body), front.metrics, PATHS)
 
 
@@ -85,13 +85,9 @@ def _completions(app: FastAPI, front: Front) -> None:
         body = parse(CompletionRequest, await request.body())
         front.check_model(body.model)
         n = body.n or 1
-        if body.best_of not in (None, n):
-            raise ApiError(400, f"best_of is {body.best_of} and n is {n}; they must be equal, for answers are not ranked", param="best_of")
         prompts = await front.prompts(body)
         echoes = [""] * (len(prompts) * n)
         if body.echo:
-            if body.logprobs is not None:
-                raise ApiError(400, "log-probabilities of prompts are not computed; leave out echo or logprobs", param="echo")
             texts = [prompt if isinstance(prompt, str) else front.tokenizer.decode(prompt) for prompt in body.prompts]
             echoes = [text for text in texts for _ in range(n)]
         most = COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens
@@ -163,7 +159,8 @@ def _operations(app: FastAPI, front: Front) -> None:
 
 def _documented(body: type[BaseModel], answer: type[BaseModel]) -> dict[str, Any]:
     """What FastAPI is told about a path whose body is parsed here."""
-    stream = {"text/event-stream": {"schema": {"type": "string"}}}
+    event = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string", "contentMediaType": "application/json"}}}
+    stream = {"text/event-stream": {"schema": event}}
     content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{body.__name__}"}}}
     return {
         "responses": {200: {"model": answer, "content": stream}, **_ERRORS}, "response_model": None,
@@ -171,13 +168,27 @@ def _documented(body: type[BaseModel], answer: type[BaseModel]) -> dict[str, Any
     }  # fmt: skip
 
 
-def _description(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI description, with the bodies that are parsed here."""
+def _description(app: FastAPI, front: Front) -> dict[str, Any]:
+    """The OpenAPI description, with the bodies that are parsed here, and what this model makes of them."""
     if app.openapi_schema is None:
         made = get_openapi(title=app.title, version=app.version, routes=app.routes, description="OpenAI-compatible server")
         schemas = made["components"]["schemas"]
         for body in (CompletionRequest, ChatRequest):
             described = body.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas |= described.pop("$defs", {}) | {body.__name__: described}
+            described["properties"]["model"] = {"type": "string", "enum": [front.model]}
+        _bound(schemas["CompletionRequest"]["properties"]["prompt"], front.engine.runner.vocab - 1)
         app.openapi_schema = made
     return app.openapi_schema
+
+
+def _bound(schema: Any, most: int) -> None:
+    """Lower the largest number that a description allows, wherever it says one."""
+    if isinstance(schema, dict):
+        if "maximum" in schema:
+            schema["maximum"] = most
+        for inner in schema.values():
+            _bound(inner, most)
+    elif isinstance(schema, list):
+        for inner in schema:
+            _bound(inner, most)

@@ -21,7 +21,7 @@ from rota.mechanisms.server.chat import ChatTemplate
 from rota.mechanisms.server.errors import ApiError
 from rota.mechanisms.server.logs import event
 from rota.mechanisms.server.metrics import Metrics
-from rota.mechanisms.server.schema import MOST_ANSWERS, CompletionRequest, Sampling
+from rota.mechanisms.server.schema import CompletionRequest, Sampling
 from rota.mechanisms.server.thread import EngineStopped, EngineThread, Event, Ticket
 
 #: Texts of more characters are tokenized beside the event loop.
@@ -162,9 +162,9 @@ class Front:
             raise ApiError(503, "the engine has stopped; restart the server", code="engine_stopped")
         if self.draining:
             raise ApiError(503, "the server is shutting down; try another one", code="shutting_down", retry_after=5)
-        if answers > MOST_ANSWERS:
-            raise ApiError(400, f"{answers} answers asked for at once; at most {MOST_ANSWERS} are given (prompts times n)", param="n")
         most, running = self.limits.max_outstanding, self.thread.outstanding
+        if answers > most:
+            raise ApiError(400, f"{answers} answers asked for at once (prompts times n), and at most {most} are given", param="n")
         if running + answers > most:
             message = f"{running} requests are running or waiting, and at most {most} may; try again later"
             raise ApiError(429, message, code="overloaded", retry_after=self._retry_after())

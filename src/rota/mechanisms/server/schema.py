@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, StringConstraints, ValidationError, model_validator
 
 from rota.mechanisms.engine.parameters import MOST_LOGPROBS, SamplingParams
 from rota.mechanisms.server.errors import ApiError
@@ -14,11 +14,25 @@ MOST_ANSWERS = 128
 MOST_STOPS, MOST_STOP_LENGTH = 16, 256
 MOST_TOKENS = (1 << 31) - 1
 
+
+def _whole(value: object) -> object:
+    """A number as JSON Schema sees it: 8.0 is an integer."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _all_whole(values: object) -> object:
+    """As `_whole`, of every item of a list."""
+    return [_whole(value) for value in values] if isinstance(values, list) and any(type(v) is float for v in values) else values
+
+
+WHOLE = BeforeValidator(_whole)
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=MOST_STOP_LENGTH)]
 Token = Annotated[int, Field(ge=0, le=MOST_TOKENS)]
-Tokens = Annotated[list[Token], Field(min_length=1)]
+Tokens = Annotated[list[Token], Field(min_length=1), BeforeValidator(_all_whole)]
 Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
+Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
+TokenText = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
@@ -26,6 +40,14 @@ class Strict(BaseModel):
     """No field that is not here, no text for a number."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
+
+
+def _needs(field: str, set_to: JsonValue, other: str, value: JsonValue) -> dict[str, JsonValue]:
+    """A rule between two fields as JSON Schema: if `field` is as `set_to` describes, `other` is `value`."""
+    return {
+        "if": {"required": [field], "properties": {field: set_to}},
+        "then": {"required": [other], "properties": {other: {"const": value}}},
+    }  # fmt: skip
 
 
 class StreamOptions(Strict):
@@ -44,38 +66,31 @@ class ResponseFormat(Strict):
 class Sampling(Strict):
     """What completions and chats have in common."""
 
+    model_config = ConfigDict(json_schema_extra={"allOf": [_needs("stream_options", {"type": "object"}, "stream", True)]})
+
     model: Name
-    max_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS), WHOLE] | None = None
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
-    n: Annotated[int, Field(ge=1, le=MOST_ANSWERS)] | None = None
+    n: Annotated[int, Field(ge=1, le=MOST_ANSWERS), WHOLE] | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    logit_bias: Annotated[dict[str, Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]], Field(max_length=1024)] | None = None
-    seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] | None = None
+    logit_bias: Annotated[dict[TokenText, Bias], Field(max_length=1024, json_schema_extra={"additionalProperties": False})] | None = None
+    seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63), WHOLE] | None = None
     user: Annotated[str, StringConstraints(max_length=256)] | None = Field(None, description="Whose request this is, for fair policies.")
     metadata: dict[str, JsonValue] | None = Field(None, description="Taken and ignored.")
     service_tier: str | None = Field(None, description="Taken and ignored.")
     store: bool | None = Field(None, description="Taken and ignored.")
     # of vLLM
-    top_k: Annotated[int, Field(ge=-1, le=MOST_TOKENS)] | None = None
+    top_k: Annotated[int, Field(ge=-1, le=MOST_TOKENS), WHOLE] | None = None
     min_p: Share | None = None
     repetition_penalty: Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False)] | None = None
-    stop_token_ids: Annotated[list[Token], Field(max_length=256)] | None = None
+    stop_token_ids: Annotated[list[Token], Field(max_length=256), BeforeValidator(_all_whole)] | None = None
     ignore_eos: bool | None = None
-    priority: Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)] | None = Field(None, description="Smaller runs first, where the policy looks at it.")
-
-    def bias(self) -> dict[int, float]:
-        """Token ids and what is added to their logits."""
-        if not self.logit_bias:
-            return {}
-        try:
-            return {int(token): value for token, value in self.logit_bias.items()}
-        except ValueError:
-            raise ApiError(400, "logit_bias must have token ids as keys, such as {\"50256\": -100}", param="logit_bias") from None
+    priority: Annotated[int, Field(ge=-(1 << 31), lt=1 << 31), WHOLE] | None = Field(None, description="Smaller runs first, where the policy looks at it.")
 
     def params(self, most: int | None, logprobs: int | None, answer: int) -> SamplingParams:
         """As the engine takes them, for the answer of this number."""
@@ -89,7 +104,7 @@ class Sampling(Strict):
             repetition_penalty=self.repetition_penalty or 1.0,
             presence_penalty=self.presence_penalty or 0.0,
             frequency_penalty=self.frequency_penalty or 0.0,
-            logit_bias=self.bias(),
+            logit_bias={int(token): bias for token, bias in (self.logit_bias or {}).items()},
             stop=tuple(stops),
             stop_token_ids=tuple(self.stop_token_ids or ()),
             ignore_eos=bool(self.ignore_eos),
@@ -111,12 +126,22 @@ class Sampling(Strict):
 class CompletionRequest(Sampling):
     """Body of ``/v1/completions``."""
 
+    model_config = ConfigDict(json_schema_extra={"allOf": [
+        _needs("stream_options", {"type": "object"}, "stream", True),
+        {"not": {"required": ["echo", "logprobs"], "properties": {"echo": {"const": True}, "logprobs": {"type": "integer"}}}},
+    ]})  # fmt: skip
+
     prompt: Annotated[str, StringConstraints(min_length=1)] | Annotated[
         list[Annotated[str, StringConstraints(min_length=1)]], Field(min_length=1, max_length=MOST_ANSWERS)
     ] | Tokens | Annotated[list[Tokens], Field(min_length=1, max_length=MOST_ANSWERS)]  # fmt: skip
-    logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS), WHOLE] | None = None
     echo: bool | None = None
-    best_of: Annotated[int, Field(ge=1, le=MOST_ANSWERS)] | None = Field(None, description="Must equal n.")
+
+    @model_validator(mode="after")
+    def _prompts_have_no_logprobs(self) -> CompletionRequest:
+        if self.echo and self.logprobs is not None:
+            raise ValueError("log-probabilities of prompts are not computed; leave out echo or logprobs")
+        return self
 
     @property
     def prompts(self) -> list[str] | list[list[int]]:
@@ -147,7 +172,7 @@ class ToolCall(Strict):
     id: str | None = None
     type: Literal["function"] = "function"
     function: FunctionCall
-    index: int | None = None
+    index: Annotated[int, WHOLE] | None = None
 
 
 class Message(Strict):
@@ -186,10 +211,14 @@ class Tool(Strict):
 class ChatRequest(Sampling):
     """Body of ``/v1/chat/completions``."""
 
+    model_config = ConfigDict(json_schema_extra={"allOf": [
+        _needs("stream_options", {"type": "object"}, "stream", True), _needs("top_logprobs", {"type": "integer"}, "logprobs", True),
+    ]})  # fmt: skip
+
     messages: Annotated[list[Message], Field(min_length=1)]
-    max_completion_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS), WHOLE] | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS), WHOLE] | None = None
     tools: Annotated[list[Tool], Field(max_length=128)] | None = Field(None, description="Given to the chat template; calls come back as text.")
     tool_choice: Literal["none", "auto"] | None = None
     parallel_tool_calls: bool | None = Field(None, description="Taken and ignored.")

@@ -1,0 +1,33 @@
+"""The server keeps to its own OpenAPI description, whatever the description lets one send."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rota.mechanisms.server.front import Limits
+from tests.server.conftest import Live
+from tests.server.scripted import scripted_front
+
+Start = Callable[..., Live]
+#: A request may ask for as many answers as its description allows.
+MANY = Limits(max_outstanding=1 << 15)
+
+
+@pytest.mark.parametrize(
+    ("phases", "examples"),
+    [("fuzzing", 25), pytest.param("examples,coverage,fuzzing,stateful", 200, marks=pytest.mark.slow)],
+)  # fmt: skip
+def test_schemathesis_finds_nothing(start: Start, tmp_path: Path, phases: str, examples: int) -> None:
+    server = start(scripted_front(limits=MANY))
+    command = [
+        str(Path(sys.executable).with_name("schemathesis")), "run", f"{server.address}/openapi.json", "--checks", "all",
+        "--phases", phases, "--max-examples", str(examples), "--generation-deterministic",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=600)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-1000:]
+    server.wait_idle()
