@@ -48,9 +48,9 @@ class ScriptedRunner:
     """
 
     n_layers = 2
-    max_len = 2048
 
-    def __init__(self, tokenizer: Tokenizer, seconds: float = 0.0) -> None:
+    def __init__(self, tokenizer: Tokenizer, seconds: float = 0.0, max_len: int = 2048) -> None:
+        self.max_len = max_len
         self.vocab = tokenizer.get_vocab_size()
         self.end_tokens = frozenset({tokenizer.token_to_id(END)})
         self._letters = [tokenizer.token_to_id(letter) for letter in "abcdefghijklmnopqrstuvwxyz"]
@@ -86,11 +86,12 @@ class ScriptedRunner:
 
 
 def scripted_front(
-    *, seconds: float = 0.0, blocks: int = 4096, policy: str = "vllm-v1", limits: Limits | None = None, template: bool = True
+    *, seconds: float = 0.0, blocks: int = 4096, policy: str = "vllm-v1", limits: Limits | None = None, template: bool = True,
+    max_len: int = 2048,
 ) -> Front:  # fmt: skip
     """A front on such an engine."""
     tokenizer = byte_tokenizer()
-    engine = Engine(ScriptedRunner(tokenizer, seconds), parse_policy(policy), blocks=blocks, tokenizer=tokenizer)
+    engine = Engine(ScriptedRunner(tokenizer, seconds, max_len), parse_policy(policy), blocks=blocks, tokenizer=tokenizer)
     chat = ChatTemplate(CHAT_TEMPLATE, {"bos_token": BEGIN, "eos_token": END}) if template else None
     return Front(engine, tokenizer, chat, MODEL, limits)
 

@@ -14,16 +14,16 @@ from tests.server.conftest import Live
 from tests.server.scripted import scripted_front
 
 Start = Callable[..., Live]
-#: A request may ask for as many answers as its description allows.
-MANY = Limits(max_outstanding=1 << 15)
+#: Beyond what a description can say, there are limits on the number of answers and on the length of prompts; here they are far away.
+MANY, LONG = Limits(max_outstanding=1 << 15), 1 << 16
 
 
 @pytest.mark.parametrize(
     ("phases", "examples"),
-    [("fuzzing", 25), pytest.param("examples,coverage,fuzzing,stateful", 200, marks=pytest.mark.slow)],
+    [("fuzzing", 25), pytest.param("examples,coverage,fuzzing,stateful", 100, marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_schemathesis_finds_nothing(start: Start, tmp_path: Path, phases: str, examples: int) -> None:
-    server = start(scripted_front(limits=MANY))
+    server = start(scripted_front(limits=MANY, max_len=LONG, blocks=LONG))
     command = [
         str(Path(sys.executable).with_name("schemathesis")), "run", f"{server.address}/openapi.json", "--checks", "all",
         "--phases", phases, "--max-examples", str(examples), "--generation-deterministic",

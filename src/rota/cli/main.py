@@ -22,6 +22,7 @@ from rota.cli import (
     policies,
     ramp,
     reproduce,
+    serve,
     simulate,
     solve,
     streams,
@@ -59,7 +60,7 @@ def _root(
     pass
 
 
-for _verb in (demo, compare, simulate, capacity, frontier, ramp, compose, streams, solve, policies, calibrate, make_model, reproduce):
+for _verb in (demo, compare, simulate, capacity, frontier, ramp, compose, streams, solve, policies, calibrate, make_model, serve, reproduce):
     _verb.register(app)
 for _group in (workload, catalog):
     app.add_typer(_group.app)

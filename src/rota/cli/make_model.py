@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 INTERRUPTED = 130
+NEEDED = ("torch", "safetensors", "tokenizers")
 _RANDOM, _TRAINED = "Random weights", "Trained"
 EVERY = 15.0  # seconds between lines where standard error is no terminal
 
@@ -69,7 +71,9 @@ def make_model(
         raise InputError("--steps trains a model and --shape gives one random weights; leave one out")
     if not 0 <= seed < 1 << 31:
         raise InputError(f"--seed must be from 0 to {(1 << 31) - 1}, not {seed}")
-    _check_extra()
+    missing = [package for package in NEEDED if find_spec(package) is None]
+    if missing:
+        raise InputError(f"this needs {', '.join(missing)}; install the extra: pip install 'rota[engine]'")
     from rota.models.directory import check_target
 
     target = check_target(out, overwrite=overwrite)
@@ -90,15 +94,6 @@ def make_model(
         print_json(about)
     else:
         typer.echo(f"{target}: {kind.architecture}, {about['parameters']:,} random parameters\nServe it: rota serve {target}")
-
-
-def _check_extra() -> None:
-    try:
-        import safetensors  # noqa: F401
-        import tokenizers  # noqa: F401
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise InputError(f"this needs the package {error.name}; install the extra: pip install 'rota[engine]'") from None
 
 
 def _trained(target: Path, steps: int | None, seed: int, json: bool) -> None:

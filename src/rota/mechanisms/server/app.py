@@ -14,7 +14,6 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
-from rota import __version__
 from rota.errors import InputError
 from rota.mechanisms.server import replies
 from rota.mechanisms.server.answers import CLIENT_GONE, ChatForm, CompletionForm, EventStream, Form, pieces, whole
@@ -25,6 +24,7 @@ from rota.mechanisms.server.middleware import Guarded, Observed, error_response
 from rota.mechanisms.server.schema import ChatRequest, CompletionRequest, Sampling, parse
 
 PATHS = ("/v1/completions", "/v1/chat/completions", "/v1/models", "/health", "/metrics", "/openapi.json")
+API_VERSION = "1"
 #: Answers of an OpenAI server when nothing is said about their length.
 COMPLETION_TOKENS = 16
 _ERRORS: dict[int | str, dict[str, Any]] = {
@@ -55,7 +55,7 @@ def make_app(front: Front, keys: Sequence[str] = ()) -> ASGIApp:
         yield
         await front.stop()
 
-    app = FastAPI(title="Rota", version=__version__, lifespan=life, docs_url=None, redoc_url=None)
+    app = FastAPI(title="Rota", version=API_VERSION, lifespan=life, docs_url=None, redoc_url=None)
     _completions(app, front)
     _chat(app, front)
     _models(app, front)

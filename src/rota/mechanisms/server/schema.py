@@ -90,7 +90,9 @@ class Sampling(Strict):
     repetition_penalty: Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False)] | None = None
     stop_token_ids: Annotated[list[Token], Field(max_length=256), BeforeValidator(_all_whole)] | None = None
     ignore_eos: bool | None = None
-    priority: Annotated[int, Field(ge=-(1 << 31), lt=1 << 31), WHOLE] | None = Field(None, description="Smaller runs first, where the policy looks at it.")
+    priority: Annotated[int, Field(ge=-(1 << 31), lt=1 << 31), WHOLE] | None = Field(
+        None, description="Smaller runs first, where the policy looks at it."
+    )
 
     def params(self, most: int | None, logprobs: int | None, answer: int) -> SamplingParams:
         """As the engine takes them, for the answer of this number."""

@@ -1,0 +1,131 @@
+"""`rota serve`: an OpenAI-compatible server whose scheduler is one of the policies of `rota compare`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import ExitStack
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TextIO
+
+import typer
+
+from rota.cli.options import split_policies
+from rota.errors import InputError
+
+if TYPE_CHECKING:
+    from rota.mechanisms.server.run import Running
+
+_MODEL, _SERVER = "Model", "Server"
+FAILED = 1
+NEEDED = ("torch", "safetensors", "tokenizers", "fastapi", "uvicorn", "jinja2", "prometheus_client")
+MIB, GIB = 1 << 20, 1 << 30
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("serve")(serve)
+
+
+def _model(*names: str, help: str, metavar: str | None = None) -> object:
+    return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=_MODEL)
+
+
+def _server(*names: str, help: str, metavar: str | None = None) -> object:
+    return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=_SERVER)
+
+
+def serve(
+    model: Annotated[str, typer.Argument(metavar="MODEL_DIR", help="A Hugging Face model directory (rota make-model makes one).")],
+    policy: Annotated[
+        str, typer.Option("--policy", "-p", metavar="POLICY", help="What schedules, with options: sarathi:max_num_batched_tokens=256.")
+    ] = "sarathi",
+    host: Annotated[str, _server("--host", help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int, _server("--port", help="0 takes a free one.")] = 8000,
+    served_model_name: Annotated[
+        str | None, _server("--served-model-name", help="What clients call the model; default: the directory's name.", metavar="NAME")
+    ] = None,
+    api_key: Annotated[
+        list[str] | None, _server("--api-key", help="Clients need it (several may be given), or set ROTA_API_KEY.", metavar="KEY")
+    ] = None,
+    chat_template: Annotated[
+        str | None, _server("--chat-template", help="Instead of the model's own.", metavar="FILE")
+    ] = None,
+    max_outstanding: Annotated[
+        int, _server("--max-outstanding", help="Requests running and waiting; beyond that clients get 429.", metavar="N")
+    ] = 1024,
+    max_body: Annotated[float, _server("--max-body", help="MiB that a request may have.", metavar="MIB")] = 8.0,
+    shutdown_timeout: Annotated[
+        float, _server("--shutdown-timeout", help="Seconds that running requests get to finish.", metavar="SECONDS")
+    ] = 30.0,
+    log: Annotated[str | None, _server("--log", help="Where JSON log lines go; default: standard error.", metavar="FILE")] = None,
+    dtype: Annotated[str, _model("--dtype", help="float32, bfloat16, float16; auto: bfloat16 on a GPU, float32 on a CPU.")] = "auto",
+    weights: Annotated[str, _model("--weight-format", help="plain, or int8 (weights only).", metavar="FORMAT")] = "plain",
+    device: Annotated[str, _model("--device", "-d", help="cpu, cuda, or auto.")] = "auto",
+    kv_cache_memory: Annotated[float, _model("--kv-cache-memory", help="GiB for the KV cache.", metavar="GIB")] = 1.0,
+    block_size: Annotated[int, _model("--block-size", help="Tokens per KV block.", metavar="N")] = 16,
+    max_model_len: Annotated[
+        int | None, _model("--max-model-len", help="Longest prompt + output; default: the model's own.", metavar="N")
+    ] = None,
+    seed: Annotated[int, _model("--seed", help="Of requests that bring none.")] = 0,
+) -> None:  # fmt: skip
+    """Serve a model to OpenAI clients, scheduled by a policy of your choice.
+
+    Example: rota serve docs-lm --policy sarathi:max_num_batched_tokens=256
+    """
+    names = split_policies([policy])
+    if len(names) != 1:
+        raise InputError(f"--policy names {len(names)} policies; a server runs one")
+    if not 0 <= port <= 65535:
+        raise InputError(f"--port must be from 0 to 65535, not {port}")
+    if not 0 < kv_cache_memory < 1 << 20:
+        raise InputError(f"--kv-cache-memory must be a positive number of GiB, not {kv_cache_memory:g}")
+    if not 0 < max_body < 1 << 20:
+        raise InputError(f"--max-body must be a positive number of MiB, not {max_body:g}")
+    keys = [key for key in (*(api_key or ()), os.environ.get("ROTA_API_KEY", "")) if key]
+    _check_extra()
+    from rota.mechanisms.server.front import Limits
+    from rota.mechanisms.server.opening import open_model
+    from rota.mechanisms.server.run import serve as run
+    from rota.policies.registry import parse_policy
+
+    limits = Limits(max_outstanding, int(max_body * MIB), shutdown_timeout)
+    front = open_model(
+        Path(model), parse_policy(names[0]), name=served_model_name, limits=limits,
+        template=None if chat_template is None else Path(chat_template), dtype=dtype, weight_format=weights, device=device,
+        kv_bytes=int(kv_cache_memory * GIB), block_size=block_size, max_model_len=max_model_len, seed=seed,
+    )  # fmt: skip
+    engine = front.engine.core.limits
+
+    def ready(running: Running) -> None:
+        room = engine.blocks * engine.block_size
+        path, asked = ("completions", {"prompt": "Return"}) if front.template is None else (
+            "chat/completions", {"messages": [{"role": "user", "content": "What does os.path.join do?"}]}
+        )  # fmt: skip
+        body = json.dumps({"model": front.model, **asked, "max_tokens": 60, "stream": True})
+        typer.echo(
+            f"{front.model} under {names[0]} at {running.address}/v1, KV cache for {room:,} tokens; Ctrl-C stops it\n"
+            f"Try: curl -N {running.address}/v1/{path} -H 'Content-Type: application/json' -d '{body}'"
+        )
+        sys.stdout.flush()
+
+    with ExitStack() as stack:
+        stream = sys.stderr if log is None else stack.enter_context(_log_file(log))
+        well = run(front, host=host, port=port, keys=keys, log=stream, ready=ready)
+    if not well:
+        raise typer.Exit(FAILED)
+
+
+def _check_extra() -> None:
+    missing = [package for package in NEEDED if find_spec(package) is None]
+    if missing:
+        raise InputError(f"this needs {', '.join(missing)}; install the extra: pip install 'rota[engine]'")
+
+
+def _log_file(path: str) -> TextIO:
+    try:
+        return open(path, "a", encoding="utf-8", buffering=1)
+    except OSError as error:
+        raise InputError(f"{path}: cannot write there ({error.strerror}); choose another --log") from None

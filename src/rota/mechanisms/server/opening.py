@@ -1,0 +1,66 @@
+"""From a model directory to a front that can be served: engine, tokenizer, chat template, and a first step ahead of the first client."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rota.contracts.serving import BatchPolicy
+from rota.errors import InputError
+from rota.mechanisms.engine import Engine, SamplingParams, load_engine
+from rota.mechanisms.server.chat import read_template
+from rota.mechanisms.server.front import Front, Limits
+
+TRIAL_BLOCKS = 8
+
+
+def open_model(
+    folder: Path, policy: BatchPolicy, *, name: str | None = None, limits: Limits | None = None, template: Path | None = None,
+    **options: Any,
+) -> Front:  # fmt: skip
+    """A front for a model directory.
+
+    Parameters
+    ----------
+    folder : Path
+    policy : BatchPolicy
+    name : str, optional
+        What clients call the model; by default the directory's name.
+    limits : Limits, optional
+    template : Path, optional
+        A file with a chat template, instead of the directory's own.
+    **options
+        As `rota.mechanisms.engine.load_engine` takes them.
+
+    Raises
+    ------
+    InputError, DoesNotFit, UnsupportedPolicy
+        If the directory lacks something, or the engine refuses; the message says which.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such directory; give that of a Hugging Face model, or make one: rota make-model {folder}")
+    if not (folder / "tokenizer.json").is_file():
+        raise InputError(f"{folder}: has no tokenizer.json, without which text cannot be served; save the model's fast tokenizer there")
+    chat = read_template(folder, template)
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # the package raises plain exceptions
+        raise InputError(f"{folder / 'tokenizer.json'}: cannot be read ({error}); save the model's fast tokenizer again") from None
+    engine = load_engine(folder, policy, tokenizer=tokenizer, **options)
+    warm_up(engine)
+    return Front(engine, tokenizer, chat, name or folder.resolve().name, limits)
+
+
+def warm_up(engine: Engine) -> None:
+    """Run a request on a small engine with the same model, so that whatever is compiled at first use is compiled."""
+    limits = engine.core.limits
+    blocks = min(TRIAL_BLOCKS, limits.blocks)
+    trial = Engine(engine.runner, engine.core.policy, blocks=blocks, block_size=limits.block_size)
+    room = min(blocks * limits.block_size, trial.max_len)
+    if room >= 4:
+        trial.add_request([0] * (room // 2), SamplingParams(max_tokens=2, ignore_eos=True))
+    while trial.has_work:
+        trial.step()
+    engine.runner.allocate(limits.blocks, limits.block_size)
