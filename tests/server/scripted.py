@@ -38,6 +38,9 @@ class ScriptedRunner:
     tokenizer : Tokenizer
     seconds : float
         What a step takes.
+    max_len : int
+    ends_after : int
+        Tokens of an answer before its end.
 
     Attributes
     ----------
@@ -49,8 +52,8 @@ class ScriptedRunner:
 
     n_layers = 2
 
-    def __init__(self, tokenizer: Tokenizer, seconds: float = 0.0, max_len: int = 2048) -> None:
-        self.max_len = max_len
+    def __init__(self, tokenizer: Tokenizer, seconds: float = 0.0, max_len: int = 2048, ends_after: int = 1 << 20) -> None:
+        self.max_len, self._ends_after = max_len, ends_after
         self.vocab = tokenizer.get_vocab_size()
         self.end_tokens = frozenset({tokenizer.token_to_id(END)})
         self._letters = [tokenizer.token_to_id(letter) for letter in "abcdefghijklmnopqrstuvwxyz"]
@@ -82,16 +85,18 @@ class ScriptedRunner:
 
     def answer(self, prompt: Sequence[int], number: int) -> int:
         """Token `number` of the answer to a prompt."""
+        if number >= self._ends_after:
+            return min(self.end_tokens)
         return self._letters[zlib.crc32(repr((tuple(prompt), number)).encode()) % 26]
 
 
 def scripted_front(
     *, seconds: float = 0.0, blocks: int = 4096, policy: str = "vllm-v1", limits: Limits | None = None, template: bool = True,
-    max_len: int = 2048,
+    max_len: int = 2048, ends_after: int = 1 << 20,
 ) -> Front:  # fmt: skip
     """A front on such an engine."""
     tokenizer = byte_tokenizer()
-    engine = Engine(ScriptedRunner(tokenizer, seconds, max_len), parse_policy(policy), blocks=blocks, tokenizer=tokenizer)
+    engine = Engine(ScriptedRunner(tokenizer, seconds, max_len, ends_after), parse_policy(policy), blocks=blocks, tokenizer=tokenizer)
     chat = ChatTemplate(CHAT_TEMPLATE, {"bos_token": BEGIN, "eos_token": END}) if template else None
     return Front(engine, tokenizer, chat, MODEL, limits)
 

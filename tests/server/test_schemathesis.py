@@ -23,7 +23,7 @@ MANY, LONG = Limits(max_outstanding=1 << 15), 1 << 16
     [("fuzzing", 25), pytest.param("examples,coverage,fuzzing,stateful", 100, marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_schemathesis_finds_nothing(start: Start, tmp_path: Path, phases: str, examples: int) -> None:
-    server = start(scripted_front(limits=MANY, max_len=LONG, blocks=LONG))
+    server = start(scripted_front(limits=MANY, max_len=LONG, blocks=LONG, ends_after=20))
     command = [
         str(Path(sys.executable).with_name("schemathesis")), "run", f"{server.address}/openapi.json", "--checks", "all",
         "--phases", phases, "--max-examples", str(examples), "--generation-deterministic",

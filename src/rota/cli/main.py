@@ -11,6 +11,7 @@ import typer
 
 from rota import __version__
 from rota.cli import (
+    bench,
     calibrate,
     capacity,
     catalog,
@@ -60,7 +61,7 @@ def _root(
     pass
 
 
-for _verb in (demo, compare, simulate, capacity, frontier, ramp, compose, streams, solve, policies, calibrate, make_model, serve, reproduce):
+for _verb in (demo, compare, simulate, capacity, frontier, ramp, compose, streams, solve, policies, calibrate, make_model, serve, bench, reproduce):
     _verb.register(app)
 for _group in (workload, catalog):
     app.add_typer(_group.app)

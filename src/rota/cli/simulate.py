@@ -84,7 +84,7 @@ def simulate(
             }
         )
     else:
-        _print(run, figures, names[0])
+        print_run(run, figures, names[0])
         if 2 <= len(tenants := tenant_rows(run)) <= MOST_TENANTS:
             print_rows([{key: f"{value:.4g}" for key, value in row.items()} for row in tenants])
     if export:
@@ -99,7 +99,8 @@ def simulate(
             typer.echo(f"Timeline: {timeline} (open it in https://ui.perfetto.dev)")
 
 
-def _print(run: Run, figures: Summary, label: str) -> None:
+def print_run(run: Run, figures: Summary, label: str) -> None:
+    """All figures of a run, for people."""
     from rich.console import Console
     from rich.table import Table
 
