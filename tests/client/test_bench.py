@@ -25,7 +25,7 @@ from rota.results.frame import requests_frame
 from rota.results.run import Run
 from rota.results.summary import summarise
 from rota.workload.trace import Trace
-from tests.server.conftest import Live, live
+from tests.server.running import Live, live
 from tests.server.scripted import MODEL, scripted_front
 
 STEP = 0.02

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rota.mechanisms.server.front import Limits
-from tests.server.conftest import Live, live
+from tests.server.running import Live, live
 from tests.server.scripted import MODEL, scripted_front
 
 Start = Callable[..., Live]

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import openai
 import pytest
 
-from tests.server.conftest import Live
+from tests.server.running import Live
 from tests.server.scripted import MODEL, expected, scripted_front
 
 Start = Callable[..., Live]

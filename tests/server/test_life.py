@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from rota.errors import InputError
 from rota.mechanisms.server.front import Limits
 from rota.mechanisms.server.run import serve
-from tests.server.conftest import Live, wait_until
+from tests.server.running import Live, wait_until
 from tests.server.scripted import MODEL, ScriptedRunner, expected, scripted_front
 
 Start = Callable[..., Live]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rota.mechanisms.server.front import Limits
-from tests.server.conftest import Live
+from tests.server.running import Live
 from tests.server.scripted import scripted_front
 
 Start = Callable[..., Live]

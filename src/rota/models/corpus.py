@@ -11,7 +11,8 @@ import hashlib
 import inspect
 import sysconfig
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,15 +40,16 @@ class Document(NamedTuple):
         return forms[hashlib.sha256(self.name.encode()).digest()[0] % len(forms)].format(self.name)
 
 
-def python_documents() -> list[Document]:
+@cache
+def python_documents() -> tuple[Document, ...]:
     """All documentation of this Python, by name; each text once."""
     found: dict[str, Document] = {}
     for document in [*_topics(), *_docstrings()]:
         found.setdefault(document.text, document)
-    return sorted(found.values())
+    return tuple(sorted(found.values()))
 
 
-def digest(documents: list[Document]) -> str:
+def digest(documents: Iterable[Document]) -> str:
     """SHA-256 of the documents, to tell whether two machines have the same."""
     state = hashlib.sha256()
     for document in documents:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -111,7 +111,7 @@ def train(shape: ModelShape = SHAPE, recipe: Recipe | None = None, watch: Watch 
             starts = torch.randint(len(tokens) - recipe.length, (recipe.rows, 1), generator=generator)
             value = _loss(model, tokens[starts + offsets])
             model.zero_grad()
-            value.backward()  # type: ignore[no-untyped-call]
+            value.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             muon.step(share * recipe.rate)
             adam.step()
@@ -144,7 +144,7 @@ def text_of(document: Document) -> str:
     return document.text + END if document.kind == "topic" else chat_text(document.question, document.text)
 
 
-def encode(tokenizer: Tokenizer, documents: list[Document], seed: int) -> NDArray[np.int64]:
+def encode(tokenizer: Tokenizer, documents: Sequence[Document], seed: int) -> NDArray[np.int64]:
     """All documents as token ids end to end, in an order drawn from `seed`."""
     order = np.random.default_rng(seed).permutation(len(documents))
     texts = [BEGIN + text_of(documents[i]) for i in order]
@@ -168,7 +168,7 @@ def _loss(model: Llama, window: Tensor) -> Tensor:
     return F.cross_entropy(logits.flatten(0, 1), window[:, 1:].flatten())
 
 
-def _evaluate(model: Llama, tokenizer: Tokenizer, documents: list[Document], recipe: Recipe) -> tuple[float, float]:
+def _evaluate(model: Llama, tokenizer: Tokenizer, documents: Sequence[Document], recipe: Recipe) -> tuple[float, float]:
     """Mean loss on documents it has not seen, in nats per token and in bits per byte of text."""
     tokens = torch.from_numpy(encode(tokenizer, documents, recipe.seed))
     size = sum(len(text_of(document).encode()) for document in documents)

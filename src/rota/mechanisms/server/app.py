@@ -74,7 +74,7 @@ def make_app(front: Front, keys: Sequence[str] = ()) -> ASGIApp:
     async def unexpected(_: Request, error: Exception) -> Response:
         return error_response(ApiError(500, "an error in the server; its log says more"))
 
-    app.openapi = lambda: _description(app, front)  # type: ignore[method-assign]
+    app.openapi = lambda: _description(app, front)
     return Observed(Guarded(app, keys, front.limits.max_body), front.metrics, PATHS)
 
 
@@ -174,12 +174,13 @@ def _description(app: FastAPI, front: Front) -> dict[str, Any]:
         made = get_openapi(title=app.title, version=app.version, routes=app.routes, description="OpenAI-compatible server")
         schemas = made["components"]["schemas"]
         for body in (CompletionRequest, ChatRequest):
-            described = body.model_json_schema(ref_template="#/components/schemas/{model}")
-            schemas |= described.pop("$defs", {}) | {body.__name__: described}
-            described["properties"]["model"] = {"type": "string", "enum": [front.model]}
+            fields = body.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas |= fields.pop("$defs", {}) | {body.__name__: fields}
+            fields["properties"]["model"] = {"type": "string", "enum": [front.model]}
         _bound(schemas["CompletionRequest"]["properties"]["prompt"], front.engine.runner.vocab - 1)
         app.openapi_schema = made
-    return app.openapi_schema
+    described: dict[str, Any] = app.openapi_schema
+    return described
 
 
 def _bound(schema: Any, most: int) -> None:

@@ -50,7 +50,7 @@ class ChatTemplate:
             If the template refuses the messages.
         """
         try:
-            return self._template.render(messages=messages, tools=tools, documents=None, add_generation_prompt=True, **self._tokens)
+            return str(self._template.render(messages=messages, tools=tools, documents=None, add_generation_prompt=True, **self._tokens))
         except (TemplateError, TypeError, ValueError, KeyError, RecursionError) as error:
             raise InputError(f"the model's chat template refuses these messages: {error}") from None
 

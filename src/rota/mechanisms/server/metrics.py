@@ -83,7 +83,8 @@ class Metrics:
 
     def text(self) -> bytes:
         """Everything, as Prometheus reads it."""
-        return generate_latest(self._registry)
+        text: bytes = generate_latest(self._registry)
+        return text
 
     def _histogram(self, name: str, about: str, buckets: tuple[float, ...]) -> Histogram:
         made = Histogram(name, about, ("model_name",), buckets=buckets, registry=self._registry)

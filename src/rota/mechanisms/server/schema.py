@@ -190,7 +190,7 @@ class Message(Strict):
     def plain(self) -> dict[str, Any]:
         """As chat templates expect it."""
         text = self.content if isinstance(self.content, str) or self.content is None else "\n".join(part.text for part in self.content)
-        known = self.model_dump(exclude_none=True, exclude={"content", "refusal"})
+        known: dict[str, Any] = self.model_dump(exclude_none=True, exclude={"content", "refusal"})
         return known | {"content": text or "", "role": "system" if self.role == "developer" else self.role}
 
 
@@ -245,7 +245,8 @@ def parse(kind: type[Body], body: bytes) -> Body:
         400, naming the field and what is wrong with it.
     """
     try:
-        return kind.model_validate_json(body)
+        found: Body = kind.model_validate_json(body)
+        return found
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)
         raise _described(first) from None
