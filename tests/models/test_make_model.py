@@ -115,7 +115,7 @@ def test_every_catalog_shape_is_made_or_refused_with_a_reason(name: str) -> None
         return
     small = scaled(shape, layers=1, hidden=128)
     assert small.hidden == 128 and small.heads % small.kv_heads == 0 and small.heads * small.head_dim == 128
-    assert parameters(small) > 0 and family(small).model_type in name.replace("qwen2.5", "qwen2").replace("yi", "llama") + "_moe"
+    assert family(small) == family(shape)
 
 
 def test_the_shape_for_measurements_has_125_million_parameters() -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from contextlib import ExitStack
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
@@ -16,6 +17,7 @@ from rota.cli.options import split_policies
 from rota.errors import InputError
 
 if TYPE_CHECKING:
+    from rota.mechanisms.server.front import Front
     from rota.mechanisms.server.run import Running
 
 _MODEL, _SERVER = "Model", "Server"
@@ -92,28 +94,14 @@ def serve(
     from rota.policies.registry import parse_policy
 
     limits = Limits(max_outstanding, int(max_body * MIB), shutdown_timeout)
-    front = open_model(
-        Path(model), parse_policy(names[0]), name=served_model_name, limits=limits,
-        template=None if chat_template is None else Path(chat_template), dtype=dtype, weight_format=weights, device=device,
-        kv_bytes=int(kv_cache_memory * GIB), block_size=block_size, max_model_len=max_model_len, seed=seed,
-    )  # fmt: skip
-    engine = front.engine.core.limits
-
-    def ready(running: Running) -> None:
-        room = engine.blocks * engine.block_size
-        path, asked = ("completions", {"prompt": "Return"}) if front.template is None else (
-            "chat/completions", {"messages": [{"role": "user", "content": "What does os.path.join do?"}]}
-        )  # fmt: skip
-        body = json.dumps({"model": front.model, **asked, "max_tokens": 60, "stream": True})
-        typer.echo(
-            f"{front.model} under {names[0]} at {running.address}/v1, KV cache for {room:,} tokens; Ctrl-C stops it\n"
-            f"Try: curl -N {running.address}/v1/{path} -H 'Content-Type: application/json' -d '{body}'"
-        )
-        sys.stdout.flush()
-
     with ExitStack() as stack:
         stream = sys.stderr if log is None else stack.enter_context(_log_file(log))
-        well = run(front, host=host, port=port, keys=keys, log=stream, ready=ready)
+        front = open_model(
+            Path(model), parse_policy(names[0]), name=served_model_name, limits=limits,
+            template=None if chat_template is None else Path(chat_template), dtype=dtype, weight_format=weights, device=device,
+            kv_bytes=int(kv_cache_memory * GIB), block_size=block_size, max_model_len=max_model_len, seed=seed,
+        )  # fmt: skip
+        well = run(front, host=host, port=port, keys=keys, log=stream, ready=partial(_ready, front, names[0]))
     if not well:
         raise typer.Exit(FAILED)
 
@@ -122,6 +110,20 @@ def _check_extra() -> None:
     missing = [package for package in NEEDED if find_spec(package) is None]
     if missing:
         raise InputError(f"this needs {', '.join(missing)}; install the extra: pip install 'rota[engine]'")
+
+
+def _ready(front: Front, policy: str, running: Running) -> None:
+    """Tell a person where it is and what to try."""
+    engine = front.engine.core.limits
+    path, asked = ("completions", {"prompt": "Return"}) if front.template is None else (
+        "chat/completions", {"messages": [{"role": "user", "content": "What does os.path.join do?"}]}
+    )  # fmt: skip
+    body = json.dumps({"model": front.model, **asked, "max_tokens": 60, "stream": True})
+    typer.echo(
+        f"{front.model} under {policy} at {running.address}/v1, KV cache for {engine.blocks * engine.block_size:,} tokens; Ctrl-C stops it\n"
+        f"Try: curl -N {running.address}/v1/{path} -H 'Content-Type: application/json' -d '{body}'"
+    )
+    sys.stdout.flush()
 
 
 def _log_file(path: str) -> TextIO:

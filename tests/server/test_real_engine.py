@@ -1,0 +1,193 @@
+"""The server with a real model: random weights, real attention over paged KV, real sampling."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from openai import OpenAI
+
+from rota.cli.main import run as rota
+from rota.mechanisms.engine import SamplingParams, load_engine
+from rota.mechanisms.server.opening import open_model
+from rota.models.architectures import named_shape, scaled
+from rota.models.directory import random_model
+from rota.policies.registry import parse_policy
+from tests.server.running import Live, live, wait_until
+
+Start = Callable[..., Live]
+KV = 4 << 20
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    shape = scaled(named_shape("llama-3-8b"), layers=2, hidden=64, vocab=500, max_len=512)
+    random_model(path, shape, seed=1, dtype="float32")
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[Live]:
+    with live(open_model(folder, parse_policy("sarathi:max_num_batched_tokens=64,max_num_seqs=32"), kv_bytes=KV)) as running:
+        yield running
+
+
+def alone(folder: Path, prompt: list[int], params: SamplingParams) -> list[int]:
+    """The tokens of a request that has an engine for itself."""
+    engine = load_engine(folder, parse_policy("vllm-v1"), kv_bytes=KV)
+    engine.add_request(prompt, params)
+    tokens = []
+    while engine.has_work:
+        tokens += [output.token for output in engine.step()]
+    return tokens
+
+
+def test_a_request_gets_the_tokens_it_would_get_alone(server: Live, folder: Path) -> None:
+    client, prompt = server.client(), list(range(20, 90))
+
+    def ask(temperature: float) -> str:
+        found = client.completions.create(
+            model="tiny", prompt=prompt, max_tokens=20, temperature=temperature, seed=7, extra_body={"ignore_eos": True}
+        )
+        return found.choices[0].text
+
+    for temperature in (0.0, 1.0):
+        params = SamplingParams(max_tokens=20, temperature=temperature, seed=7, ignore_eos=True)
+        text = server.front.tokenizer.decode(alone(folder, prompt, params))
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(ask, [temperature] * 8)) == [text] * 8
+
+
+def test_n_answers_differ_and_logprobs_are_probabilities(server: Live) -> None:
+    found = server.client().completions.create(model="tiny", prompt="os.path", n=4, max_tokens=10, logprobs=5, seed=3)
+    assert len({choice.text for choice in found.choices}) > 1
+    for choice in found.choices:
+        assert choice.logprobs is not None and choice.logprobs.token_logprobs is not None
+        assert all(value is not None and -50 < value <= 0 for value in choice.logprobs.token_logprobs)
+
+
+def test_fifty_clients_and_no_block_is_lost(server: Live) -> None:
+    client = server.client()
+
+    def ask(number: int) -> int:
+        dice = random.Random(number)
+        prompt = [dice.randrange(8, 500) for _ in range(dice.randrange(1, 100))]
+        options: dict[str, Any] = {"model": "tiny", "prompt": prompt, "max_tokens": dice.randrange(1, 16), "extra_body": {"ignore_eos": True}}
+        if number % 3 == 0:
+            with client.completions.create(**(options | {"max_tokens": 300}), stream=True) as stream:
+                next(iter(stream))
+            return -1
+        usage = client.completions.create(**options).usage
+        assert usage is not None and usage.completion_tokens == options["max_tokens"]
+        return usage.completion_tokens
+
+    with ThreadPoolExecutor(50) as pool:
+        counts = list(pool.map(ask, range(100)))
+    assert sum(count > 0 for count in counts) == 66
+    server.wait_idle(30)
+
+
+def start_command(folder: Path, *options: str) -> tuple[subprocess.Popen[str], str]:
+    command = [sys.executable, "-m", "rota", "serve", str(folder), "--port", "0", "--kv-cache-memory", "0.01", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"ROTA_API_KEY": "k"})
+    assert process.stdout is not None
+    banner = process.stdout.readline()
+    assert " at http://" in banner, banner + (process.stderr.read() if process.stderr else "")
+    return process, banner.split(" at ")[1].split("/v1")[0]
+
+
+def test_the_command_serves_survives_kill_and_ends_on_a_signal(folder: Path) -> None:
+    process, address = start_command(folder, "--policy", "vllm-v1", "--served-model-name", "mine")
+    stream = OpenAI(base_url=f"{address}/v1", api_key="k", max_retries=0).completions.create(
+        model="mine", prompt="a", max_tokens=400, stream=True, extra_body={"ignore_eos": True}
+    )
+    next(iter(stream))
+    process.kill()
+    with pytest.raises(openai.APIConnectionError):
+        list(stream)
+    process.communicate()
+    port = address.rpartition(":")[2]
+    process, again = start_command(folder, "--port", port)
+    assert again == address
+    assert httpx.get(f"{address}/health").json() == {"status": "ok"}
+    assert httpx.get(f"{address}/v1/models").status_code == 401
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, errors
+    assert json.loads(errors.splitlines()[-1])["event"] == "stopped"
+
+
+def test_bench_measures_the_real_thing(server: Live, capfd: pytest.CaptureFixture[str]) -> None:
+    assert rota(["bench", "poisson:rate=20,prompt=40,output=6,n=30", "--url", server.address, "--json"]) == 0
+    figures = json.loads(capfd.readouterr().out)["figures"]
+    assert figures["finished"] == 30 and 0 < figures["tbt_p50"] < figures["e2e_p50"]
+
+
+@pytest.mark.slow
+def test_two_thousand_requests_leave_nothing_behind(server: Live) -> None:
+    """Whole, streamed and broken off, from fifty clients."""
+    before = server.front.thread.stats.finished
+    with httpx.Client(base_url=server.address, timeout=120, limits=httpx.Limits(max_connections=60)) as http:
+
+        def ask(number: int) -> bool:
+            dice = random.Random(number)
+            body = {
+                "model": "tiny", "prompt": [dice.randrange(8, 500) for _ in range(dice.randrange(1, 60))], "max_tokens": dice.randrange(1, 8),
+                "ignore_eos": True, "stream": number % 4 != 0,
+            }  # fmt: skip
+            if number % 4 == 0:
+                return bool(http.post("/v1/completions", json=body).json()["usage"]["completion_tokens"] == body["max_tokens"])
+            if number % 4 == 1:
+                with http.stream("POST", "/v1/completions", json={**body, "max_tokens": 400}) as answer:
+                    lines = answer.iter_lines()
+                    return next(lines).startswith("data: ")
+            with http.stream("POST", "/v1/completions", json=body) as answer:
+                events = [line for line in answer.iter_lines() if line]
+            return len(events) == body["max_tokens"] + 1 and events[-1] == "data: [DONE]"
+
+        with ThreadPoolExecutor(50) as pool:
+            assert all(pool.map(ask, range(2000)))
+    server.wait_idle(60)
+    wait_until(lambda: server.front.thread.stats.finished - before == 2000)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere"], ["nowhere", "no such directory", "rota make-model"]),
+        (["."], ["tokenizer.json", "cannot be read"]),
+        (["MODEL", "--policy", "sarathy"], ["sarathy", "did you mean sarathi"]),
+        (["MODEL", "--policy", "sarathi,orca"], ["2 policies"]),
+        (["MODEL", "--policy", "batchllm"], ["batchllm", "cannot serve requests as they come"]),
+        (["MODEL", "--policy", "neo"], ["neo", "host_attention"]),
+        (["MODEL", "--port", "99999"], ["--port"]),
+        (["MODEL", "--kv-cache-memory", "0"], ["--kv-cache-memory"]),
+        (["MODEL", "--kv-cache-memory", "0.000001"], ["KV cache"]),
+        (["MODEL", "--dtype", "int5"], ["int5"]),
+        (["MODEL", "--chat-template", "missing.jinja"], ["missing.jinja"]),
+        (["MODEL", "--max-outstanding", "0"], ["max outstanding"]),
+        (["MODEL", "--shutdown-timeout", "-1"], ["shutdown"]),
+        (["MODEL", "--log", "no/such/folder/x"], ["no/such/folder/x"]),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], arguments: list[str], words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    given = [str(folder) if argument == "MODEL" else argument for argument in arguments]
+    assert rota(["serve", *given]) == 2
+    line = capfd.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("rota: ") and all(word in line for word in words), line
