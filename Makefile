@@ -1,4 +1,4 @@
-# Targets: demo, test, lint, bench, readme (remakes its picture and table), install, clean. Everything runs in .venv, which make creates by itself.
+# Targets: demo, demo-serve (trains a small model and serves it), test, lint, bench, readme (remakes its picture and table), install, clean. Everything runs in .venv, which make creates by itself.
 
 # The first interpreter on PATH that really runs and is new enough (a name alone can be a dead shim).
 SYSTEM_PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
@@ -7,14 +7,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEV := $(VENV)/.ready-dev
+ENGINE := $(VENV)/.ready-engine
+DEMO_MODEL := demo-model
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 JOBS ?= 2
 
-.PHONY: demo test lint bench readme install clean
+.PHONY: demo demo-serve test lint bench readme install clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
 	$(BIN)/rota demo
+
+demo-serve: $(ENGINE)
+	@test -f $(DEMO_MODEL)/config.json || $(BIN)/rota make-model $(DEMO_MODEL)
+	$(BIN)/python scripts/demo_serve.py $(DEMO_MODEL)
 
 test: lint
 	$(BIN)/python -m pytest -n $(JOBS)
@@ -46,6 +52,10 @@ $(DEV): pyproject.toml $(BIN)/python
 	$(BIN)/python -m rota.warmup
 	@touch $@ $(READY)
 
+$(ENGINE): pyproject.toml $(BIN)/python
+	$(PIP) -e '.[engine]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(DEMO_MODEL) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from rota.workload.trace import Trace
 
 INTERRUPTED = 130
+#: What a client cannot see.
+UNSEEN = ("preemptions", "preemptions_per_request", "recomputed_tokens", "prefill_saved", "shared_reads")
 
 
 def register(app: typer.Typer) -> None:
@@ -107,7 +110,7 @@ def bench(
         raise InputError(f"{url}: no request was answered; the first error: {problems[0].error}")
     conditions = {"url": url, "model": served.model, "seed": setup.seed, "source": "measured", "complete": complete, "replicas": 1}
     found = measured(work, kept, "measured", f"{served.model} at {url}", conditions)
-    figures = summarise(found, target, warmup=warmup)
+    figures = summarise(found, target, warmup=warmup) | dict.fromkeys(UNSEEN, math.nan)
     if json:
         errors = {row.error: sum(other.error == row.error for other in problems) for row in problems}
         print_json({

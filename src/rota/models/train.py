@@ -47,7 +47,7 @@ class Recipe:
     `rate` is that of Muon, for the matrices of the layers; `other_rate` that of AdamW, for embedding and norms.
     """
 
-    steps: int = 500
+    steps: int = 600
     rows: int = 8
     length: int = 256
     rate: float = 0.02
