@@ -90,9 +90,11 @@ def serve(
     _check_extra()
     from rota.mechanisms.server.front import Limits
     from rota.mechanisms.server.opening import open_model
+    from rota.mechanisms.server.run import listen
     from rota.mechanisms.server.run import serve as run
     from rota.policies.registry import parse_policy
 
+    listen(host, port).close()  # before a model is loaded for minutes
     limits = Limits(max_outstanding, int(max_body * MIB), shutdown_timeout)
     with ExitStack() as stack:
         stream = sys.stderr if log is None else stack.enter_context(_log_file(log))

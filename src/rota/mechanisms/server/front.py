@@ -82,7 +82,7 @@ class Front:
 
     def start(self) -> None:
         """Give the engine its thread."""
-        self.thread = EngineThread(self.engine, self._observe, lambda error: self._fail(error))
+        self.thread = EngineThread(self.engine, self._observe, self._fail)
         self.metrics.watch(self.thread)
 
     async def stop(self) -> None:
@@ -132,6 +132,7 @@ class Front:
         n = request.n or 1
         answers = len(prompts) * n
         self._admit(request, answers)
+        # users are not counted: any number of them may come, and policies only tell them apart
         user = 0 if request.user is None else zlib.crc32(request.user.encode()) & 0x7FFFFFFF
         events: asyncio.Queue[Event] = asyncio.Queue()
         tickets = [
@@ -141,15 +142,14 @@ class Front:
         job = Job(self, name, tickets, events)
         self._jobs.add(job)
         try:
-            for done in asyncio.as_completed([self.thread.submit(ticket) for ticket in tickets]):
-                await done
-        except BaseException as error:
+            refusals = await asyncio.gather(*(self.thread.submit(ticket) for ticket in tickets), return_exceptions=True)
+        except asyncio.CancelledError:
             job.close()
-            if isinstance(error, InputError):
-                raise ApiError(400, str(error)) from None
-            if isinstance(error, EngineStopped):
-                raise ApiError(503, str(error), code="engine_stopped") from None
             raise
+        for refusal in refusals:
+            if refusal is not None:
+                job.close()
+                raise _as_api_error(refusal)
         return job
 
     def check_model(self, model: str) -> None:
@@ -259,6 +259,15 @@ class Job:
             "queue": min((seq.first_scheduled - seq.arrival for seq in seqs), default=math.nan),
             "ttft": min(firsts, default=math.nan), "outcome": "finished" if ended else "aborted",
         }  # fmt: skip
+
+
+def _as_api_error(refusal: BaseException) -> BaseException:
+    """What clients hear of a request that the engine did not take."""
+    if isinstance(refusal, InputError):
+        return ApiError(400, str(refusal))
+    if isinstance(refusal, EngineStopped):
+        return ApiError(503, str(refusal), code="engine_stopped")
+    return refusal
 
 
 def _cached(ticket: Ticket) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, StringConstraints, ValidationError, model_validator
@@ -154,6 +155,15 @@ class CompletionRequest(Sampling):
         return [self.prompt] if isinstance(first, int) else self.prompt  # type: ignore[return-value]
 
 
+def _as_object(arguments: str) -> object:
+    """The arguments of a call as templates expect them: an object, where the text is one."""
+    try:
+        value = json.loads(arguments)
+    except (ValueError, RecursionError):
+        return arguments
+    return value if isinstance(value, dict) else arguments
+
+
 class TextPart(Strict):
     """A piece of a message."""
 
@@ -191,6 +201,8 @@ class Message(Strict):
         """As chat templates expect it."""
         text = self.content if isinstance(self.content, str) or self.content is None else "\n".join(part.text for part in self.content)
         known: dict[str, Any] = self.model_dump(exclude_none=True, exclude={"content", "refusal"})
+        for call in known.get("tool_calls", ()):
+            call["function"]["arguments"] = _as_object(call["function"]["arguments"])
         return known | {"content": text or "", "role": "system" if self.role == "developer" else self.role}
 
 
