@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import io
 import json
 import threading
@@ -53,9 +54,11 @@ class Live:
     def lines(self, event: str = "request") -> list[dict[str, Any]]:
         return [line for text in self.log.getvalue().splitlines() if (line := json.loads(text))["event"] == event]
 
-    def join(self, seconds: float = 20.0) -> None:
+    def join(self, seconds: float = 60.0) -> None:
         self._thread.join(seconds)
-        assert not self._thread.is_alive(), "the server did not stop"
+        if self._thread.is_alive():
+            faulthandler.dump_traceback(all_threads=True)  # says what it waits for
+            raise AssertionError(f"the server did not stop; its log: {self.log.getvalue()[-2000:]}")
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:

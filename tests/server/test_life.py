@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+import time
 from collections.abc import Callable
 
 import httpx
@@ -162,6 +164,20 @@ def test_stopping_lets_running_requests_finish_and_takes_no_others(start: Start)
     assert stopped["aborted"] == [] and stopped["kv_blocks_held"] == 0 and server.ended_well is True
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{server.address}/health")
+
+
+def test_connections_that_stay_open_do_not_hold_the_server(start: Start) -> None:
+    server = start(scripted_front(seconds=0.01))
+    host, port = server.address.removeprefix("http://").split(":")
+    with httpx.Client(base_url=server.address) as http, socket.create_connection((host, int(port))):  # the second never says anything
+        with http.stream("POST", "/v1/completions", json={**BODY, "max_tokens": 50, "stream": True}) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            server.stop()
+            assert list(lines)[-2] == "data: [DONE]"
+        began = time.monotonic()
+        server.join()
+        assert time.monotonic() - began < 10
 
 
 def test_stopping_reports_what_it_had_to_end(start: Start) -> None:

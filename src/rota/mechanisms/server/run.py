@@ -21,6 +21,8 @@ from rota.mechanisms.server.logs import event, log_to
 
 #: Seconds for answers to be sent after running requests were ended.
 GRACE = 5.0
+#: Seconds between looks at connections while shutting down.
+GLANCE = 0.2
 BACKLOG = 2048
 
 
@@ -138,6 +140,21 @@ class _Server(uvicorn.Server):
         finally:
             for number, handler in zip(numbers, before, strict=True):
                 signal.signal(number, handler)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn does, and also close connections that were accepted at the last moment, or have become idle since."""
+        closing = asyncio.create_task(self._close_idle())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            closing.cancel()
+
+    async def _close_idle(self) -> None:
+        while True:
+            await asyncio.sleep(GLANCE)
+            for connection in list(self.server_state.connections):
+                if not connection.transport.is_closing():
+                    connection.shutdown()
 
     def stop(self) -> None:
         """Take no more requests; called again, end those that run."""
