@@ -176,6 +176,8 @@ def test_two_thousand_requests_leave_nothing_behind(server: Live) -> None:
         (["MODEL", "--kv-cache-memory", "0"], ["--kv-cache-memory"]),
         (["MODEL", "--kv-cache-memory", "0.000001"], ["KV cache"]),
         (["MODEL", "--dtype", "int5"], ["int5"]),
+        (["MODEL", "--weight-format", "int3"], ["int3", "w8a8"]),
+        (["MODEL", "--threads", "0"], ["--threads"]),
         (["MODEL", "--chat-template", "missing.jinja"], ["missing.jinja"]),
         (["MODEL", "--max-outstanding", "0"], ["max outstanding"]),
         (["MODEL", "--shutdown-timeout", "-1"], ["shutdown"]),

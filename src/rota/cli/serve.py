@@ -64,13 +64,14 @@ def serve(
     ] = 30.0,
     log: Annotated[str | None, _server("--log", help="Where JSON log lines go; default: standard error.", metavar="FILE")] = None,
     dtype: Annotated[str, _model("--dtype", help="float32, bfloat16, float16; auto: bfloat16 on a GPU, float32 on a CPU.")] = "auto",
-    weights: Annotated[str, _model("--weight-format", help="plain, or int8 (weights only).", metavar="FORMAT")] = "plain",
+    weights: Annotated[str, _model("--weight-format", help="plain, int8 (weights of 8 bits) or w8a8 (CPU).", metavar="FORMAT")] = "plain",
     device: Annotated[str, _model("--device", "-d", help="cpu, cuda, or auto.")] = "auto",
     kv_cache_memory: Annotated[float, _model("--kv-cache-memory", help="GiB for the KV cache.", metavar="GIB")] = 1.0,
     block_size: Annotated[int, _model("--block-size", help="Tokens per KV block.", metavar="N")] = 16,
     max_model_len: Annotated[
         int | None, _model("--max-model-len", help="Longest prompt + output; default: the model's own.", metavar="N")
     ] = None,
+    threads: Annotated[int | None, _model("--threads", help="Of the processor; default: one per core.", metavar="N")] = None,
     seed: Annotated[int, _model("--seed", help="Of requests that bring none.")] = 0,
 ) -> None:  # fmt: skip
     """Serve a model to OpenAI clients, scheduled by a policy of your choice.
@@ -84,6 +85,8 @@ def serve(
         raise InputError(f"--port must be from 0 to 65535, not {port}")
     if not 0 < kv_cache_memory < 1 << 20:
         raise InputError(f"--kv-cache-memory must be a positive number of GiB, not {kv_cache_memory:g}")
+    if threads is not None and not 1 <= threads <= 1024:
+        raise InputError(f"--threads must be from 1 to 1024, not {threads}")
     if not 0 < max_body < 1 << 20:
         raise InputError(f"--max-body must be a positive number of MiB, not {max_body:g}")
     keys = [key for key in (*(api_key or ()), os.environ.get("ROTA_API_KEY", "")) if key]
@@ -102,6 +105,7 @@ def serve(
             Path(model), parse_policy(names[0]), name=served_model_name, limits=limits,
             template=None if chat_template is None else Path(chat_template), dtype=dtype, weight_format=weights, device=device,
             kv_bytes=int(kv_cache_memory * GIB), block_size=block_size, max_model_len=max_model_len, seed=seed,
+            threads=threads,
         )  # fmt: skip
         well = run(front, host=host, port=port, keys=keys, log=stream, ready=partial(_ready, front, names[0]))
     if not well:

@@ -1,4 +1,4 @@
-"""From a model directory to a front that can be served: engine, tokenizer, chat template, and a first step ahead of the first client."""
+"""From a model directory to a front that can be served: engine, tokenizer and chat template."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from typing import Any
 
 from rota.contracts.serving import BatchPolicy
 from rota.errors import InputError
-from rota.mechanisms.engine import Engine, SamplingParams, load_engine
+from rota.mechanisms.engine import load_engine
 from rota.mechanisms.server.chat import read_template
 from rota.mechanisms.server.front import Front, Limits
-
-TRIAL_BLOCKS = 8
 
 
 def open_model(
@@ -49,18 +47,4 @@ def open_model(
     except Exception as error:  # the package raises plain exceptions
         raise InputError(f"{folder / 'tokenizer.json'}: cannot be read ({error}); save the model's fast tokenizer again") from None
     engine = load_engine(folder, policy, tokenizer=tokenizer, **options)
-    warm_up(engine)
     return Front(engine, tokenizer, chat, name or folder.resolve().name, limits)
-
-
-def warm_up(engine: Engine) -> None:
-    """Run a request on a small engine with the same model, so that whatever is compiled at first use is compiled."""
-    limits = engine.core.limits
-    blocks = min(TRIAL_BLOCKS, limits.blocks)
-    trial = Engine(engine.runner, engine.core.policy, blocks=blocks, block_size=limits.block_size)
-    room = min(blocks * limits.block_size, trial.max_len)
-    if room >= 4:
-        trial.add_request([0] * (room // 2), SamplingParams(max_tokens=2, ignore_eos=True))
-    while trial.has_work:
-        trial.step()
-    engine.runner.allocate(limits.blocks, limits.block_size)
