@@ -99,6 +99,22 @@ def test_fifty_clients_and_no_block_is_lost(server: Live) -> None:
     server.wait_idle(30)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"logit_bias": {"999999999": 5}}, {"logit_bias": {str(token): -100 for token in range(500)}}, {"stop_token_ids": [(1 << 31) - 1]},
+        {"top_k": (1 << 31) - 1, "min_p": 1.0, "top_p": 1e-300}, {"temperature": 5e-324, "top_p": 0.5}, {"repetition_penalty": 0.01},
+        {"repetition_penalty": 100, "frequency_penalty": 2, "presence_penalty": -2}, {"seed": -(1 << 63)}, {"seed": (1 << 63) - 1, "n": 3},
+        {"logprobs": 20, "n": 5}, {"max_tokens": (1 << 31) - 1, "n": 2}, {"stop": ["\n"] * 16}, {"prompt": [0, 1, 2]}, {"priority": -(1 << 31)},
+    ],
+    ids=lambda options: "-".join(options),
+)  # fmt: skip
+def test_legal_extremes_get_an_answer(server: Live, options: dict[str, Any]) -> None:
+    answer = httpx.post(f"{server.address}/v1/completions", json={"model": "tiny", "prompt": "x", "max_tokens": 4, **options}, timeout=60)
+    assert answer.status_code == 200, answer.text
+    assert len(answer.json()["choices"]) == options.get("n", 1)
+
+
 def start_command(folder: Path, *options: str) -> tuple[subprocess.Popen[str], str]:
     command = [sys.executable, "-m", "rota", "serve", str(folder), "--port", "0", "--kv-cache-memory", "0.01", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"ROTA_API_KEY": "k"})
