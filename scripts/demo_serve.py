@@ -22,7 +22,7 @@ def main() -> int:
     parser.add_argument("--policy", default="sarathi")
     given = parser.parse_args()
     rota = [sys.executable, "-m", "rota"]
-    command = [*rota, "serve", given.model, "--policy", given.policy, "--port", "0", "--kv-cache-memory", "0.25"]
+    command = [*rota, "serve", given.model, "--policy", given.policy, "--port", "0", "--kv-cache-memory", "0.25", "--threads", "1"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         assert server.stdout is not None
