@@ -209,3 +209,20 @@ def test_bad_input_is_one_line(
     assert rota(["serve", *given]) == 2
     line = capfd.readouterr().err.strip().splitlines()[-1]
     assert line.startswith("rota: ") and all(word in line for word in words), line
+
+
+def test_threads_hold_in_the_thread_that_computes(folder: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    import numba
+    import torch
+
+    server = start(open_model(folder, parse_policy("sarathi"), kv_bytes=KV, threads=1))
+    seen: list[tuple[int, int]] = []
+    run = server.front.engine.runner.run
+
+    def watched(*arguments: Any) -> Any:
+        seen.append((torch.get_num_threads(), numba.get_num_threads()))
+        return run(*arguments)
+
+    monkeypatch.setattr(server.front.engine.runner, "run", watched)
+    server.client().completions.create(model="tiny", prompt="a", max_tokens=2)
+    assert set(seen) == {(1, 1)}

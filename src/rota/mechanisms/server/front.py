@@ -8,7 +8,7 @@ import math
 import time
 import zlib
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -66,9 +66,15 @@ class Front:
     model : str
         The name that clients use.
     limits : Limits, optional
+    prepare : callable, optional
+        See `EngineThread`.
     """
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer, template: ChatTemplate | None, model: str, limits: Limits | None = None) -> None:
+    def __init__(
+        self, engine: Engine, tokenizer: Tokenizer, template: ChatTemplate | None, model: str, limits: Limits | None = None,
+        prepare: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
+        self._prepare = prepare
         self.engine, self.tokenizer, self.template, self.model = engine, tokenizer, template, model
         self.limits = limits or Limits()
         self.metrics = Metrics(model)
@@ -82,7 +88,7 @@ class Front:
 
     def start(self) -> None:
         """Give the engine its thread."""
-        self.thread = EngineThread(self.engine, self._observe, self._fail)
+        self.thread = EngineThread(self.engine, self._observe, self._fail, self._prepare)
         self.metrics.watch(self.thread)
 
     async def stop(self) -> None:

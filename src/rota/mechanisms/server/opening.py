@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rota.mechanisms.server.front import Front, Limits
 
 def open_model(
     folder: Path, policy: BatchPolicy, *, name: str | None = None, limits: Limits | None = None, template: Path | None = None,
-    **options: Any,
+    threads: int | None = None, **options: Any,
 ) -> Front:  # fmt: skip
     """A front for a model directory.
 
@@ -27,6 +28,8 @@ def open_model(
     limits : Limits, optional
     template : Path, optional
         A file with a chat template, instead of the directory's own.
+    threads : int, optional
+        CPU threads that compute; by default one per core.
     **options
         As `rota.mechanisms.engine.load_engine` takes them.
 
@@ -46,5 +49,13 @@ def open_model(
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     except Exception as error:  # the package raises plain exceptions
         raise InputError(f"{folder / 'tokenizer.json'}: cannot be read ({error}); save the model's fast tokenizer again") from None
-    engine = load_engine(folder, policy, tokenizer=tokenizer, **options)
-    return Front(engine, tokenizer, chat, name or folder.resolve().name, limits)
+    engine = load_engine(folder, policy, tokenizer=tokenizer, threads=threads, **options)
+    # Numba's and OpenMP's number of threads is set for the thread that sets it
+    prepare = None if threads is None else partial(_use_threads, threads)
+    return Front(engine, tokenizer, chat, name or folder.resolve().name, limits, prepare)
+
+
+def _use_threads(threads: int) -> None:
+    from rota.mechanisms.engine.model_runner import use_threads
+
+    use_threads(threads)

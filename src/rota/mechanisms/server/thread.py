@@ -68,6 +68,8 @@ class EngineThread:
         Called in the event loop with each output, its ticket as it was before, and the time on the monotonic clock.
     on_failure : callable, optional
         Called in the event loop with the error that ended the engine.
+    prepare : callable, optional
+        Called first in the engine's thread, for settings that hold for one thread only.
 
     Attributes
     ----------
@@ -77,7 +79,8 @@ class EngineThread:
     """
 
     def __init__(
-        self, engine: Engine, observer: Observer | None = None, on_failure: Callable[[Exception], None] | None = None
+        self, engine: Engine, observer: Observer | None = None, on_failure: Callable[[Exception], None] | None = None,
+        prepare: Callable[[], None] | None = None,
     ) -> None:  # fmt: skip
         self.engine = engine
         self._observer = observer
@@ -86,6 +89,7 @@ class EngineThread:
         self.tickets: dict[int, Ticket] = {}
         self._unaccepted: set[Ticket] = set()
         self._on_failure = on_failure
+        self._prepare = prepare
         self._loop = asyncio.get_running_loop()
         self._orders: list[_Order] = []
         self._wake = threading.Condition()
@@ -143,6 +147,8 @@ class EngineThread:
     def _run(self) -> None:
         engine = self.engine
         try:
+            if self._prepare is not None:
+                self._prepare()
             while True:
                 orders, stopping = self._next_orders()
                 for order in orders:
