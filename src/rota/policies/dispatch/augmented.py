@@ -8,7 +8,7 @@ from rota.jit import njit
 from rota.policies.dispatch.sequencing import Ints, SequencingRule
 
 
-def augmented(rule: SequencingRule, p: Ints, d: Ints) -> Ints:
+def augmented(rule: SequencingRule, p: Ints, d: Ints, start: int = 0) -> Ints:
     """The order, shape (jobs,), of `rule` with moves to the end.
 
     A move changes neither who waits nor the time at which the machine is free, so the rule's choices stay as they were.
@@ -16,21 +16,21 @@ def augmented(rule: SequencingRule, p: Ints, d: Ints) -> Ints:
     p, d = np.asarray(p, np.int64), np.asarray(d, np.int64)
     waiting = np.arange(len(p))
     order = np.empty(len(p), np.int64)
-    now = 0
+    now = start
     for position in range(len(p)):
         chosen = rule(now, p[waiting], d[waiting])
         order[position] = waiting[chosen]
         waiting = np.delete(waiting, chosen)
         now += int(p[order[position]])
-        _move_to_end(order[: position + 1], p, d, now)
+        _move_to_end(order[: position + 1], p, d, start, now)
     return order
 
 
 @njit(cache=True)
-def _move_to_end(order: Ints, p: Ints, d: Ints, end: int) -> None:
-    """Move the job to the end of `order`, which completes at `end`, whose move lowers total tardiness most, if any does."""
+def _move_to_end(order: Ints, p: Ints, d: Ints, start: int, end: int) -> None:
+    """Move the job to the end of `order`, which runs from `start` to `end`, whose move lowers total tardiness most, if any does."""
     best, best_change = -1, 0
-    begin = 0
+    begin = start
     for i in range(len(order)):
         moved = p[order[i]]
         change = max(0, end - d[order[i]]) - max(0, begin + moved - d[order[i]])
