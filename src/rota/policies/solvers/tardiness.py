@@ -165,8 +165,8 @@ def _find(keys: Ints, members: Ints, top: int, t: int) -> tuple[int, bool]:
     """Where this set and time is in the memory or would go, and whether it is there; at most four places are tried."""
     name = _name(members, top)
     mask = len(keys) - 1
-    mixed = np.uint64(name) * np.uint64(0x9E3779B97F4A7C15) ^ np.uint64(t) * np.uint64(0xC2B2AE3D27D4EB4F)
-    home = int((mixed ^ (mixed >> np.uint64(29))) & np.uint64(mask))
+    mixed = name * 0x1E3779B97F4A7C15 ^ t * 0x42B2AE3D27D4EB4F
+    home = (mixed ^ (mixed >> 29)) & mask
     for step in range(4):
         slot = (home + step) & mask
         if keys[slot, 0] == name and keys[slot, 1] == t:
