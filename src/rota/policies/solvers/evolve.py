@@ -10,18 +10,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from rota.policies.solvers.disjunctive import Graph, Ints, Shop, graph
 from rota.policies.solvers.tabu import tabu_search
+from rota.policies.solvers.threads import in_threads
 
 #: Solutions kept; moves without improvement after which one search ends; children in a row that failed to join before the pool starts anew.
 POOL, PATIENCE, STALE = 12, 12_500, 40
 #: One search lasts at most about this long, in seconds, so that limits are kept.
-_SLICE = 1.0
+_SLICE = 4.0
 
 
 @dataclass
@@ -30,7 +30,6 @@ class Pool:
 
     shop: Shop
     size: int
-    target: int
     on_better: Callable[[Ints, int], None] | None = None
     members: list[tuple[int, Graph]] = field(default_factory=list)
     best: int = 2**62
@@ -67,11 +66,13 @@ class Pool:
         self.members = [m for m in self.members if m is not old] + [new]
         self.rejected = 0
 
-    def child(self, rng: np.random.Generator) -> Ints | None:
-        """A linear order between two members, or None while the pool fills."""
+    def next_line(self, todo: list[Ints], rng: np.random.Generator) -> Ints:
+        """Where to search next: from `todo` while there is something, at random while the pool fills, then between two members."""
         with self.lock:
+            if todo:
+                return todo.pop(0)
             if len(self.members) < self.size:
-                return None
+                return random_line(self.shop, rng)
             i, j = rng.choice(len(self.members), 2, replace=False)
             (_, a), (_, b) = self.members[i], self.members[j]
         return between(a, b, rng.uniform(0.3, 0.7))
@@ -102,6 +103,7 @@ def evolve(
     starts: list[Ints] | None = None,
     target: int = 0,
     on_better: Callable[[Ints, int], None] | None = None,
+    enough: Callable[[], bool] = lambda: False,
 ) -> tuple[Ints, int]:
     """The best linear order found within `wall_s` seconds on `workers` threads, and its makespan.
 
@@ -113,38 +115,27 @@ def evolve(
         A lower bound: stop when it is reached.
     on_better : callable, optional
         Called with every new best order and makespan, one call at a time.
+    enough : callable, optional
+        Asked between searches whether to stop.
     """
     until = time.perf_counter() + wall_s
-    pool = Pool(shop, POOL, target, on_better)
+    pool = Pool(shop, POOL, on_better)
     todo = list(starts or [])
-    stopped = threading.Event()
 
-    def work(worker: int) -> None:
+    def work(worker: int, stop: threading.Event) -> None:
         rng = np.random.default_rng([seed, worker])
         state = rng.integers(1, 2**62, 1)
         rate = 1000.0  # moves per second, first guess
-        while pool.best > target and not stopped.is_set():
+        while pool.best > target and not stop.is_set() and not (len(pool.line) and enough()):
             left = until - time.perf_counter()
             if left <= 0 and len(pool.line):
                 return
-            try:
-                line = todo.pop(0)
-            except IndexError:
-                child = pool.child(rng)
-                line = random_line(shop, rng) if child is None else child
+            line = pool.next_line(todo, rng)
             began = time.perf_counter()
-            most = max(10, int(rate * min(_SLICE * 4, max(left, 0))))
+            most = max(10, int(rate * min(_SLICE, max(left, 0))))
             line, value, moves = tabu_search(shop, line, PATIENCE, most, target, state)
             rate = max(1.0, moves / max(time.perf_counter() - began, 1e-6))
             pool.add(line, value)
 
-    if workers == 1:
-        work(0)
-    else:
-        with ThreadPoolExecutor(workers) as threads:
-            try:
-                for done in [threads.submit(work, w) for w in range(workers)]:
-                    done.result()
-            finally:
-                stopped.set()
+    in_threads(work, workers)
     return pool.line, pool.best

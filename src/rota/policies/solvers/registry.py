@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from difflib import get_close_matches
+from functools import partial
 
 from rota.contracts.shop import Solver
 from rota.errors import InputError
+from rota.policies.dispatch.priorities import PRIORITIES
 from rota.policies.solvers.cpsat import CpSat
-from rota.policies.solvers.insertion import Insertion
-from rota.policies.solvers.serial import Serial
+from rota.policies.solvers.job_shop import DispatchRule, TabuSearch
 
-_SOLVERS: dict[str, Callable[[], Solver]] = {"cp-sat": CpSat, "serial": Serial, "insertion": Insertion}
+_SOLVERS: dict[str, Callable[[], Solver]] = {"cp-sat": CpSat, "tabu": TabuSearch}
+for _rule in PRIORITIES:
+    _SOLVERS[_rule.lower()] = partial(DispatchRule, _rule)
+    _SOLVERS[f"{_rule.lower()}-rollouts"] = partial(DispatchRule, _rule, best_of_many=True)
 DEFAULT = "cp-sat"
 
 
