@@ -9,10 +9,11 @@ from functools import partial
 from rota.contracts.shop import Solver
 from rota.errors import InputError
 from rota.policies.dispatch.priorities import PRIORITIES
+from rota.policies.solvers.blocking_shop import BlockingSearch
 from rota.policies.solvers.cpsat import CpSat
 from rota.policies.solvers.job_shop import DispatchRule, TabuSearch
 
-_SOLVERS: dict[str, Callable[[], Solver]] = {"cp-sat": CpSat, "tabu": TabuSearch}
+_SOLVERS: dict[str, Callable[[], Solver]] = {"cp-sat": CpSat, "tabu": TabuSearch, "iterated-greedy": BlockingSearch}
 for _rule in PRIORITIES:
     _SOLVERS[_rule.lower()] = partial(DispatchRule, _rule)
     _SOLVERS[f"{_rule.lower()}-rollouts"] = partial(DispatchRule, _rule, best_of_many=True)
