@@ -34,7 +34,7 @@ def test_jobs_put_in_one_by_one_and_moved_to_their_earliest_times(seed: int) -> 
     start = build(named.shop, np.random.default_rng(seed).permutation(len(firsts)), firsts)
     assert check(problem, schedule_of(named, start)).ok
     again = start.copy()
-    earliest(named.shop, again, *machine_orders(named.shop, again))
+    earliest(named.shop, again, *machine_orders(named.shop, again), 10**6)
     assert (again == start).all()  # nothing could be earlier in these machine orders
 
 

@@ -30,13 +30,17 @@ def leave(shop: Shop, start: Ints, op: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def put_in(shop: Shop, first: int, release: int, start: Ints, orders: Orders, counts: Ints, enter: Ints, came: Ints) -> int:
+def put_in(
+    shop: Shop, first: int, release: int, start: Ints, close: Ints, orders: Orders, counts: Ints, enter: Ints, came: Ints
+) -> int:
     """Insert the job whose first operation is `first` where it ends earliest if it begins at `release` or later; returns that end.
 
     Parameters
     ----------
     start : array (operations,)
         Start times of the operations that are in; those of the job are written.
+    close : array (operations,)
+        Until when the job may hold the machine in front of each operation: its start time, or later if it may be pushed.
     orders, counts : array (machines, operations), array (machines,)
         Operations of each machine by time, and how many.
     enter, came : array (operations, operations + 1)
@@ -48,7 +52,7 @@ def put_in(shop: Shop, first: int, release: int, start: Ints, orders: Orders, co
         machine = shop.machine[op]
         for gap in range(counts[machine] + 1):
             opens = leave(shop, start, orders[machine, gap - 1]) if gap > 0 else 0
-            closes = start[orders[machine, gap]] if gap < counts[machine] else _NEVER
+            closes = close[orders[machine, gap]] if gap < counts[machine] else _NEVER
             enter[k, gap], came[k, gap] = _NEVER, -1
             if k == 0:
                 opens = max(opens, release)
@@ -63,7 +67,7 @@ def put_in(shop: Shop, first: int, release: int, start: Ints, orders: Orders, co
                 at = max(opens, enter[k - 1, old] + shop.duration[before])
                 if at >= enter[k, gap] or at + shop.duration[op] > closes:
                     continue
-                if old == counts[other] or at <= start[orders[other, old]]:
+                if old == counts[other] or at <= close[orders[other, old]]:
                     enter[k, gap], came[k, gap] = at, old
         op = shop.after[op]
         k += 1
@@ -105,17 +109,24 @@ def take_out(shop: Shop, first: int, orders: Orders, counts: Ints) -> None:
 
 
 @njit(cache=True, nogil=True)
-def earliest(shop: Shop, start: Ints, orders: Orders, counts: Ints) -> int:
-    """Move every operation to its earliest time in the given machine orders; returns the makespan."""
+def earliest(shop: Shop, start: Ints, orders: Orders, counts: Ints, cap: int) -> int:
+    """Move every operation that is in to its earliest time in the given machine orders; returns the makespan.
+
+    Beyond `cap` it stops: orders that no schedule can follow would push each other for ever.
+    """
     n = len(start)
-    by_time = np.argsort(start, kind="mergesort")
+    members = _members(orders, counts)
+    by_time = members[np.argsort(start[members], kind="mergesort")]
     ahead = np.full(n, n, np.int64)
     for machine in range(len(counts)):
         for i in range(1, counts[machine]):
             ahead[orders[machine, i]] = orders[machine, i - 1]
-    start[:] = 0
+    start[members] = 0
     changed = True
-    while changed:
+    length = 0
+    for op in members:
+        length = max(length, shop.duration[op])
+    while changed and length <= cap:
         changed = False
         for op in by_time:
             at = start[op]
@@ -126,11 +137,48 @@ def earliest(shop: Shop, start: Ints, orders: Orders, counts: Ints) -> int:
                 at = max(at, leave(shop, start, ahead[op]))
             if at > start[op]:
                 start[op] = at
+                length = max(length, at + shop.duration[op])
                 changed = True
-    length = 0
-    for op in range(n):
-        length = max(length, start[op] + shop.duration[op])
     return int(length)
+
+
+@njit(cache=True, nogil=True)
+def latest(shop: Shop, start: Ints, orders: Orders, counts: Ints, end: int) -> Ints:
+    """The latest time of every operation that is in, in these machine orders, if all is to be done by `end`; `start` are the earliest times."""
+    n = len(start)
+    members = _members(orders, counts)
+    by_time = members[np.argsort(-start[members], kind="mergesort")]
+    behind = np.full(n, n, np.int64)
+    for machine in range(len(counts)):
+        for i in range(1, counts[machine]):
+            behind[orders[machine, i - 1]] = orders[machine, i]
+    close = np.full(n, end, np.int64)
+    changed = True
+    while changed:
+        changed = False
+        for op in by_time:
+            at = close[op]
+            after, before = shop.after[op], shop.before[op]
+            at = min(at, (close[after] if after < n else end) - shop.duration[op])
+            if after == n and behind[op] < n:
+                at = min(at, close[behind[op]] - shop.duration[op])
+            if before < n and behind[before] < n:
+                at = min(at, close[behind[before]])
+            if at < close[op]:
+                close[op] = at
+                changed = True
+    return close
+
+
+@njit(cache=True, nogil=True)
+def _members(orders: Orders, counts: Ints) -> Ints:
+    """All operations that are in."""
+    members = np.empty(counts.sum(), np.int64)
+    n = 0
+    for machine in range(len(counts)):
+        members[n : n + counts[machine]] = orders[machine, : counts[machine]]
+        n += counts[machine]
+    return members
 
 
 @njit(cache=True, nogil=True)
@@ -141,8 +189,8 @@ def build(shop: Shop, order: Ints, firsts: Ints) -> Ints:
     orders, counts = np.zeros((n_machines, n + 1), np.int64), np.zeros(n_machines, np.int64)
     enter, came = np.zeros((n, n + 1), np.int64), np.zeros((n, n + 1), np.int64)
     for job in order:
-        put_in(shop, firsts[job], 0, start, orders, counts, enter, came)
-    earliest(shop, start, orders, counts)
+        put_in(shop, firsts[job], 0, start, start, orders, counts, enter, came)
+    earliest(shop, start, orders, counts, _NEVER)
     return start
 
 
@@ -187,7 +235,7 @@ def iterate(
     start = begin.copy()
     orders, counts = machine_orders(shop, start)
     enter, came = np.zeros((n, n + 1), np.int64), np.zeros((n, n + 1), np.int64)
-    now = earliest(shop, start, orders, counts)
+    now = earliest(shop, start, orders, counts, _NEVER)
     best, best_start = now, start.copy()
     old_start, old_orders, old_counts = start.copy(), orders.copy(), counts.copy()
     chosen = np.arange(n_jobs)
@@ -195,16 +243,24 @@ def iterate(
         if best <= target:
             break
         heat = hot + (cold - hot) * done / rounds
+        cap = now + int(3 * heat * now)  # what is longer would hardly be taken
         k = 1 + draw(state, min(most, n_jobs))
         for i in range(k):
             j = i + draw(state, n_jobs - i)
             chosen[i], chosen[j] = chosen[j], chosen[i]
             take_out(shop, firsts[chosen[i]], orders, counts)
+        value = earliest(shop, start, orders, counts, _NEVER)
         for i in range(k):
-            release = draw(state, now) if draw(state, 2) == 0 else 0  # later than need be, another gap may turn out better
-            put_in(shop, firsts[chosen[i]], release, start, orders, counts, enter, came)
-        value = earliest(shop, start, orders, counts)
-        if value <= now or draw(state, 1 << 30) < (1 << 30) * math.exp((now - value) / (heat * now)):
+            release = draw(state, now) if draw(state, 4) == 0 else 0  # later than need be, another gap may turn out better
+            close = latest(shop, start, orders, counts, max(value, cap))
+            share = draw(state, 5)
+            for op in range(n):
+                close[op] = start[op] + (close[op] - start[op]) * share // 4
+            put_in(shop, firsts[chosen[i]], release, start, close, orders, counts, enter, came)
+            value = earliest(shop, start, orders, counts, cap)
+            if value > cap:
+                break
+        if value <= now or (value <= cap and draw(state, 1 << 30) < (1 << 30) * math.exp((now - value) / (heat * now))):
             now = value
             old_start[:], old_orders[:], old_counts[:] = start, orders, counts
             if now < best:

@@ -18,7 +18,7 @@ from rota.policies.solvers.recognise import NamedShop, as_job_shop
 from rota.policies.solvers.threads import in_threads
 
 #: Jobs taken out at once, at most; shares of the makespan that a step may cost at first and at last, one time in e.
-MOST, HOT, COLD = 4, 0.04, 0.001
+MOST, HOT, COLD = 6, 0.01, 0.001
 #: Seconds of the first cooling as a share of the budget; seconds between two looks at the clock.
 _FIRST, _SLICE = 0.06, 0.5
 
