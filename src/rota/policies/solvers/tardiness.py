@@ -205,9 +205,13 @@ def _unfold(members: Ints, t: int, p: Ints, d: Ints, rank: Ints, keys: Ints, val
 
 
 def _unproven(p: Ints, d: Ints, start: int, nodes: int) -> Tardiness:
-    """The best rule's order; its bound is what the jobs could reach if durations and due dates could be paired at will."""
+    """The best rule's order."""
     spt = np.lexsort((d, p))  # ties of MDD go to the shorter job
     orders = (spt[augmented(rule, p[spt], d[spt], start)] for rule in (mdd, mddc))
     order = min(orders, key=lambda order: total_tardiness(order, p, d, start))
-    bound = int(np.maximum(0, start + np.cumsum(p[spt]) - np.sort(d)).sum())
-    return Tardiness(order, total_tardiness(order, p, d, start), bound, nodes)
+    return Tardiness(order, total_tardiness(order, p, d, start), relaxed_tardiness(p, d, start), nodes)
+
+
+def relaxed_tardiness(p: Ints, d: Ints, start: int = 0) -> int:
+    """A lower bound: what could be reached if durations and due dates could be paired at will."""
+    return int(np.maximum(0, start + np.cumsum(np.sort(p)) - np.sort(d)).sum())
