@@ -28,7 +28,7 @@ def ft06(tmp_path: Path) -> str:
 def test_it_solves_checks_and_says_so(ft06: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["solve", ft06, "--blocking", "swap"]) == 0
     said = capsys.readouterr()
-    assert "ft06: 36 tasks, 6 resources, 6 jobs; cp-sat (OR-Tools" in said.out
+    assert "ft06: 36 tasks, 6 resources, 6 jobs; portfolio of iterated-greedy, cp-sat" in said.out
     assert "makespan 63" in said.out
     assert "proven" in said.out
     assert "checked independently: every constraint holds" in said.out

@@ -19,12 +19,15 @@ from rota.policies.solvers.project_solvers import Heft, ProjectSampling
 from rota.policies.solvers.single_machine import Decomposition
 
 #: Lines of solvers, each with its share of the time, and the most tasks they are for; the first line whose first solver accepts the problem
-#: is taken. Proof ends it early. Up to some 200 operations CP-SAT may prove a job shop; above, its time is better spent on tabu search.
+#: is taken. Proof ends it early. What CP-SAT may prove, up to some 200 operations of a job shop or 50 with blocking, goes to it soon; above,
+#: its time is better spent on the search.
 LINES: tuple[tuple[int, tuple[tuple[Solver, float], ...]], ...] = (
     (10**9, ((Decomposition(), 1.0),)),
-    (200, ((TabuSearch(), 0.1), (CpSat(), 0.3), (TabuSearch(), 0.6))),
+    (200, ((TabuSearch(), 0.02), (CpSat(), 0.3), (TabuSearch(), 0.68))),
     (10**9, ((TabuSearch(), 0.95), (CpSat(), 0.05))),
+    (50, ((BlockingSearch(), 0.02), (CpSat(), 0.5), (BlockingSearch(), 0.48))),
     (10**9, ((BlockingSearch(), 0.9), (CpSat(), 0.1))),
+    (50, ((ProjectSampling(), 0.01), (CpSat(), 0.99))),
     (10**9, ((ProjectSampling(), 0.05), (CpSat(), 0.95))),
     (10**9, ((Heft(), 0.05), (CpSat(), 0.95))),
     (10**9, ((CpSat(), 1.0),)),

@@ -200,7 +200,8 @@ def justified(project: Project, backwards: Project, start: Ints) -> Ints:
     """Start times after moving all tasks to the right and back to the left; never longer. `backwards` is the reversed project."""
     end = start + project.duration
     right = serial(backwards, -end[::-1].astype(np.float64))
-    return serial(project, -(right + backwards.duration)[::-1].astype(np.float64))
+    left: Ints = serial(project, -(right + backwards.duration)[::-1].astype(np.float64))
+    return left
 
 
 def makespan_of(project: Project, start: Ints) -> int:

@@ -11,15 +11,17 @@ from rota.errors import InputError
 from rota.policies.dispatch.priorities import PRIORITIES
 from rota.policies.solvers.blocking_shop import BlockingSearch
 from rota.policies.solvers.cpsat import CpSat
+from rota.policies.solvers.insertion import Insertion
 from rota.policies.solvers.job_shop import DispatchRule, TabuSearch
 from rota.policies.solvers.portfolio import Portfolio
 from rota.policies.solvers.project import PROJECT_RULES
 from rota.policies.solvers.project_solvers import Heft, PriorityRule, ProjectSampling
+from rota.policies.solvers.serial import Serial
 from rota.policies.solvers.single_machine import SEQUENCES, Decomposition, SequenceRule
 
 _SOLVERS: dict[str, Callable[[], Solver]] = {
-    "cp-sat": CpSat, "tabu": TabuSearch, "iterated-greedy": BlockingSearch,
-    "sampling": ProjectSampling, "heft": Heft, "decomposition": Decomposition, "portfolio": Portfolio,
+    "portfolio": Portfolio, "cp-sat": CpSat, "serial": Serial, "insertion": Insertion, "tabu": TabuSearch,
+    "iterated-greedy": BlockingSearch, "sampling": ProjectSampling, "heft": Heft, "decomposition": Decomposition,
 }  # fmt: skip
 for _rule in PRIORITIES:
     _SOLVERS[_rule.lower()] = partial(DispatchRule, _rule)
@@ -29,7 +31,7 @@ for _rule in SEQUENCES:
 for _rule in PROJECT_RULES:
     for _scheme in ("serial", "parallel"):
         _SOLVERS[f"{_rule.lower()}-{_scheme}"] = partial(PriorityRule, _rule, _scheme)
-DEFAULT = "cp-sat"
+DEFAULT = "portfolio"
 
 
 def solver_names() -> list[str]:
