@@ -1,7 +1,7 @@
 """``python -m rota.warmup``: compile what Numba will need, once at install, so that the first command does not wait for it.
 
-Runs a few requests through every policy, interpreted and compiled, alone and behind a router. Numba keeps the machine code beside
-the sources.
+Runs a few requests through every policy, interpreted and compiled, alone and behind a router, and small shops through every solver.
+Numba keeps the machine code beside the sources.
 """
 
 from __future__ import annotations
@@ -41,8 +41,32 @@ def warm_up() -> int:
     return len(names)
 
 
+def warm_up_shops() -> int:
+    """Compile the kernels of the solvers of shops, projects and single machines; returns how many solvers ran."""
+    from rota.contracts.shop import Budget
+    from rota.errors import UnsupportedPolicy
+    from rota.policies.solvers.registry import make_solver, solver_names
+    from rota.workload.shop.build import due_jobs, job_shop, project, single_machine
+
+    rng = np.random.default_rng(0)
+    jobs = [list(zip(rng.permutation(6).tolist(), rng.integers(1, 10, 6).tolist(), strict=True)) for _ in range(6)]
+    problems = [
+        job_shop(jobs, 6),
+        job_shop(jobs, 6, blocking="swap"),
+        project([[(3, [1])], [(2, [2])], [(4, [1])]], [2], [], [(0, 2)], first=0),
+        single_machine(due_jobs([1, 2, 3, 4]), [3, 1, 4, 2]),
+    ]
+    for name in solver_names():
+        for problem in problems:
+            try:
+                make_solver(name).solve(problem, Budget(0.1, 1))
+            except UnsupportedPolicy:
+                continue
+    return len(solver_names())
+
+
 if __name__ == "__main__":
     import time
 
     began = time.perf_counter()
-    print(f"rota: kernels of {warm_up()} policies ready after {time.perf_counter() - began:.1f} s")
+    print(f"rota: kernels of {warm_up()} policies and {warm_up_shops()} solvers ready after {time.perf_counter() - began:.1f} s")

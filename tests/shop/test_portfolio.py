@@ -91,3 +91,13 @@ def test_a_stop_in_the_first_solver_stops_all() -> None:
 
     outcome = Portfolio().solve(job_shop(FT06, 6), Budget(60, 1), on_progress=stop)
     assert outcome.interrupted and outcome.schedule is not None
+
+
+def test_every_kernel_is_compiled_at_install() -> None:
+    from rota.policies.solvers import blocking, generation, project, tabu, tardiness
+    from rota.policies.solvers.registry import solver_names
+    from rota.warmup import warm_up_shops
+
+    assert warm_up_shops() == len(solver_names())
+    for kernel in (blocking.iterate, generation.active, generation.nondelay, project.parallel, project.serial, tabu.tabu_search, tardiness._unfold):
+        assert kernel.signatures
