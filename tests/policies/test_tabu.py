@@ -158,7 +158,7 @@ def library(shared):
 def test_fisher_and_thompson(library, workers):
     for name in ("ft06", "ft10", "ft20"):
         ops, optimum = library[name]
-        line, value = evolve(job_shop(ops), 30, workers, seed=1, target=optimum)
+        line, value = evolve(job_shop(ops), 60, workers, seed=1, target=optimum)
         assert value == optimum == makespan(graph(job_shop(ops), line))
 
 

@@ -18,8 +18,9 @@ from rota.policies.solvers.disjunctive import Graph, Ints, Shop, graph
 from rota.policies.solvers.tabu import tabu_search
 from rota.policies.solvers.threads import in_threads
 
-#: Solutions kept; moves without improvement after which one search ends; children in a row that failed to join before the pool starts anew.
-POOL, PATIENCE, STALE = 12, 12_500, 40
+#: Solutions kept; moves per operation, and at most, without improvement after which one search ends; children in a row that failed to join
+#: before the pool starts anew.
+POOL, PATIENCE, LONGEST, STALE = 12, 25, 12_500, 24
 #: One search lasts at most about this long, in seconds, so that limits are kept.
 _SLICE = 4.0
 
@@ -121,6 +122,7 @@ def evolve(
     until = time.perf_counter() + wall_s
     pool = Pool(shop, POOL, on_better)
     todo = list(starts or [])
+    patience = min(LONGEST, PATIENCE * len(shop.job))
 
     def work(worker: int, stop: threading.Event) -> None:
         rng = np.random.default_rng([seed, worker])
@@ -133,7 +135,7 @@ def evolve(
             line = pool.next_line(todo, rng)
             began = time.perf_counter()
             most = max(10, int(rate * min(_SLICE, max(left, 0))))
-            line, value, moves = tabu_search(shop, line, PATIENCE, most, target, state)
+            line, value, moves = tabu_search(shop, line, patience, most, target, state)
             rate = max(1.0, moves / max(time.perf_counter() - began, 1e-6))
             pool.add(line, value)
 
