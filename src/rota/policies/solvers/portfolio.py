@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 
-from rota.contracts.shop import Budget, Feature, OnProgress, Outcome, Problem, Progress, Schedule, Solver, Status
+from rota.contracts.shop import Budget, Feature, OnProgress, Outcome, Problem, Progress, Schedule, Solver, Status, require
 from rota.errors import UnsupportedPolicy
 from rota.policies.solvers.blocking_shop import BlockingSearch
 from rota.policies.solvers.cpsat import CpSat
@@ -69,6 +69,11 @@ class _Relay:
     def run(self, line: tuple[tuple[Solver, float], ...], hint: Schedule | None, name: str) -> Outcome:
         if find_spec("ortools") is None:
             line = tuple((solver, share) for solver, share in line if not isinstance(solver, CpSat)) or line
+        for solver, _ in line:
+            require(solver, self.problem)
+            if hasattr(solver, "prepare"):
+                solver.prepare()
+        self.began = time.perf_counter()
         used: list[str] = []
         for number, (solver, share) in enumerate(line):
             left = self.budget.wall_s - (time.perf_counter() - self.began)

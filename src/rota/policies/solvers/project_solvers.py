@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -70,10 +71,15 @@ class ProjectSampling:
         """Projects in one mode with precedence and lags from end to start."""
         return _FEATURES
 
+    def prepare(self) -> None:
+        """Compile, which is not to count as time of the search."""
+        _compile()
+
     def solve(self, problem: Problem, budget: Budget, hint: Schedule | None = None, on_progress: OnProgress | None = None) -> Outcome:
         """The best schedule found."""
         require(self, problem)
         project, tasks = as_project(problem, self.name)
+        self.prepare()
         incumbent = Incumbent(problem, budget, on_progress)
         incumbent.raise_bound(project_bound(project))
         backwards = reversed_project(project)
@@ -134,6 +140,12 @@ class Heft:
         modes = dict(zip(names, mode.tolist(), strict=True))
         incumbent.offer(length, lambda: Schedule(dict(zip(names, start.tolist(), strict=True)), modes))
         return incumbent.outcome(self.name)
+
+
+@cache
+def _compile() -> None:
+    tiny = project_of(np.array([1, 1]), np.array([[1], [1]]), np.array([1]), [(0, 1, 0)])
+    serial(tiny, parallel(tiny, np.zeros(2)).astype(np.float64))
 
 
 def as_project(problem: Problem, solver: str) -> tuple[Project, tuple[str, ...]]:
