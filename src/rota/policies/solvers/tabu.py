@@ -25,6 +25,8 @@ from rota.policies.solvers.disjunctive import (
 )
 
 _FAR = 2**62
+#: Entries of the tabu list, at most.
+_TABU = 2**22
 
 
 @njit(cache=True, nogil=True)
@@ -57,7 +59,11 @@ def tabu_search(shop: Shop, line: Ints, patience: int, most: int, target: int, s
     n_jobs, n_machines = shop.job.max() + 1, shop.machine.max() + 1
     g = graph(shop, line)
     best_line, best = g.line.copy(), makespan(g)
-    tabu = np.zeros((n + 1) * n_jobs, np.int64)  # until when an operation may not go in front of another job's on its machine
+    # until when an operation may not go in front of another job's on its machine; places are shared where there are very many
+    entries = 1
+    while entries < n * n_jobs and entries < _TABU:
+        entries *= 2
+    tabu = np.zeros(entries, np.int64)
     path, scratch = np.empty(n, np.int64), np.empty(n, np.int64)
     move = np.zeros(3, np.int64)  # operation, anchor, 1 after it or 0 before it
     shortest = 10 + n_jobs // n_machines
@@ -73,13 +79,13 @@ def tabu_search(shop: Shop, line: Ints, patience: int, most: int, target: int, s
             other = op
             while other != anchor:
                 other = g.next[other]
-                tabu[op * n_jobs + shop.job[other]] = until
+                tabu[(op * n_jobs + shop.job[other]) & (entries - 1)] = until
             move_after(shop, g, op, anchor, scratch)
         else:
             other = op
             while other != anchor:
                 other = g.prev[other]
-                tabu[other * n_jobs + shop.job[op]] = until
+                tabu[(other * n_jobs + shop.job[op]) & (entries - 1)] = until
             move_before(shop, g, op, anchor, scratch)
         moves += 1
         now = makespan(g)
@@ -170,7 +176,7 @@ def _tabu_after(shop: Shop, g: Graph, u: int, v: int, tabu: Ints, n_jobs: int, n
     op = u
     while op != v:
         op = g.next[op]
-        if tabu[op * n_jobs + shop.job[u]] > now:
+        if tabu[(op * n_jobs + shop.job[u]) & (len(tabu) - 1)] > now:
             return True
     return False
 
@@ -181,6 +187,6 @@ def _tabu_before(shop: Shop, g: Graph, v: int, u: int, tabu: Ints, n_jobs: int, 
     op = v
     while op != u:
         op = g.prev[op]
-        if tabu[v * n_jobs + shop.job[op]] > now:
+        if tabu[(v * n_jobs + shop.job[op]) & (len(tabu) - 1)] > now:
             return True
     return False
