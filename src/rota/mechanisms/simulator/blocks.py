@@ -10,8 +10,6 @@ Blocks wait in ``e.free``, in order; one that is held again leaves a stale entry
 
 from __future__ import annotations
 
-import numpy as np
-
 from rota.contracts.columns import BLOCK_SIZE, BLOCKS, COMPUTED, FREE, KNOWN
 from rota.jit import njit
 from rota.mechanisms.simulator.contents import PAGE, content_of, contents, enter, first_block, forget, page_of
@@ -267,36 +265,51 @@ def release(e, sid):
 
 
 @njit(cache=True)
-def pin(e, sid, most):
-    """Hold the cached blocks, at most `most`, with which a request begins; returns them."""
-    _changed(e)
+def _find(e, sid, most):
+    """Write the cached blocks, at most `most`, with which a request begins into ``e.numbers``. How many there are."""
     contents(e, sid, 0, most)
-    numbers = e.numbers
-    blocks = np.empty(most, np.int32)
+    numbers, pages = e.numbers, e.pages
+    page, row = -1, 0
     for i in range(most):
-        b = first_block(e, numbers[i]) - 1
+        number = numbers[i]
+        if number >> PAGE_BITS != page:
+            page = number >> PAGE_BITS
+            row = page_of(e, page)
+        b = pages[row, number & (PAGE - 1)] - 1
         if b < 0:
-            return blocks[:i].copy()
-        if e.block[b, REFS] == 0:
-            e.block[b, AT] = -1
-            e.ctl[FREE] -= 1
-        e.block[b, REFS] += 1
-        blocks[i] = b
-    return blocks
+            return i
+        numbers[i] = b
+    return most
 
 
 @njit(cache=True)
-def unpin(e, blocks):
-    """Let go of pinned blocks, end first."""
+def pin(e, sid, most):
+    """Hold the cached blocks, at most `most`, with which a request begins. How many: they stay the first of their contents until `unpin`."""
     _changed(e)
-    _let_go(e, blocks)
+    found = _find(e, sid, most)
+    block, blocks = e.block, e.numbers
+    idle = 0
+    for i in range(found):
+        b = blocks[i]
+        if block[b, REFS] == 0:
+            block[b, AT] = -1
+            idle += 1
+        block[b, REFS] += 1
+    e.ctl[FREE] -= idle
+    return found
 
 
 @njit(cache=True)
-def held_once(e, blocks):
-    """How many of these blocks have one holder."""
+def unpin(e, sid, pinned):
+    """Let go of so many pinned blocks, end first."""
+    _changed(e)
+    _let_go(e, e.numbers[: _find(e, sid, pinned)])
+
+
+@njit(cache=True)
+def held_once(e, sid, pinned):
+    """How many of so many pinned blocks have one holder."""
     n = 0
-    for b in blocks:
-        if e.block[b, REFS] == 1:
-            n += 1
+    for i in range(_find(e, sid, pinned)):
+        n += e.block[e.numbers[i], REFS] == 1
     return n

@@ -29,7 +29,7 @@ from rota.mechanisms.simulator.state import (
     State,
     new_state,
 )
-from rota.mechanisms.simulator.view import SimView
+from rota.mechanisms.simulator.view import Pinned, SimView
 from rota.workload.trace import Trace
 
 _RULES = {
@@ -82,7 +82,7 @@ class Engine:
         self.policy = copy.deepcopy(policy)
         if "oracle" in policy.requires:
             cast(OraclePolicy, self.policy).tell(trace)
-        self._pins: dict[int, np.ndarray] = {}
+        self._pins: Pinned = {}
         self._shared = shared
         most_tokens = policy.max_step_tokens or 1 << 40
         self.limits = Limits(
@@ -145,18 +145,19 @@ class Engine:
 
     def _pin(self, plan: StepPlan) -> None:
         """Carry out the plan's pins, then its releases."""
+        pins, ref = self._pins, self.ref
         for key, sid, tokens in plan.pin:
             if "pin" not in self.policy.requires or not 0 <= sid < len(self.state.seq):
                 raise PlanRejected("I9", f"policy {self.policy.name} pins sequence {sid} without requiring 'pin', or it is unknown")
-            before = self._pins.pop(key, None)
-            self._pins[key] = pin(self.ref, sid, tokens // self.limits.block_size)
-            if before is not None:
-                unpin(self.ref, before)
+            before = pins.get(key)
+            pins[key] = sid, pin(ref, sid, tokens // self.limits.block_size)
+            if before:
+                unpin(ref, *before)
         for key in plan.unpin:
-            if key not in self._pins:
+            if key not in pins:
                 raise PlanRejected("I9", f"policy {self.policy.name} releases pin {key}, which it does not hold")
-            unpin(self.ref, self._pins.pop(key))
-        self.state.ctl[N_PINS] = len(self._pins)
+            unpin(ref, *pins.pop(key))
+        self.state.ctl[N_PINS] = len(pins)
 
     def _reject(self, rule: int) -> NoReturn:
         sid = int(self.state.ctl[BAD])
@@ -186,20 +187,22 @@ def _write(plan: StepPlan, out: memoryview, flt: np.ndarray, capacity: int) -> N
     out[2] = wake
     out[3] = headroom
     out[4] = 1 if padded else 0
-    out[5] = len(evict)
-    out[6] = len(reject)
-    out[7] = len(pause)
     out[8] = len(work)
-    out[9] = len(held) + len(released)
+    out[9] = len(held) + len(released) if held or released else 0
     at = col.HEADER
-    if evict or reject or pause:
+    if not (evict or reject or pause):
+        out[5] = out[6] = out[7] = 0
+    else:
+        out[5] = len(evict)
+        out[6] = len(reject)
+        out[7] = len(pause)
         if at + len(evict) + len(reject) + len(pause) + col.WORK_SIZE * len(work) > capacity:
             raise PlanRejected("I3", "the plan lists more sequences than the engine can hold")
         for sids in (evict, reject, pause):
             for sid in sids:
                 out[at] = sid
                 at += 1
-    if len(work) > 100 and at + col.WORK_SIZE * len(work) > capacity:
+    if work and at + col.WORK_SIZE * len(work) > capacity:
         raise PlanRejected("I3", "the plan lists more sequences than the engine can hold")
     for sid, tokens, reserve_to, layers in work:
         out[at] = sid

@@ -30,6 +30,8 @@ from rota.mechanisms.simulator.state import (
 )
 
 _N = col.SEQ_COLUMNS
+#: By key of a pin: the sequence, and how many of its leading blocks are held.
+Pinned = dict[int, tuple[int, int]]
 
 
 class SimSeq:
@@ -64,11 +66,15 @@ class SimSeq:
 
     @property
     def n_known(self) -> int:
-        return self._view._seq[self._row + col.KNOWN] + self._gained()
+        seq, row = self._view._seq, self._row
+        known = seq[row + col.KNOWN]
+        return known + self._gained() if seq[row + col.PHASE] == DECODE else known
 
     @property
     def n_computed(self) -> int:
-        return self._view._seq[self._row + col.COMPUTED] + self._gained()
+        seq, row = self._view._seq, self._row
+        computed = seq[row + col.COMPUTED]
+        return computed + self._gained() if seq[row + col.PHASE] == DECODE else computed
 
     @property
     def n_reusable(self) -> int:
@@ -101,7 +107,8 @@ class SimSeq:
 
     @property
     def program(self) -> int:
-        return self._view._program[self.sid] if self._view._program is not None else -1
+        programs = self._view._program
+        return programs[self.sid] if programs is not None else -1
 
     @property
     def turn(self) -> int:
@@ -109,9 +116,9 @@ class SimSeq:
 
     @property
     def program_arrival(self) -> float:
-        if self._view._first is None:
-            return self.arrival
-        return self._view._tim[self._view._first[self.sid] * col.TIM_COLUMNS + col.ARRIVED]
+        view = self._view
+        first = self.sid if view._first is None else view._first[self.sid]
+        return view._tim[first * col.TIM_COLUMNS + col.ARRIVED]
 
     @property
     def tool(self) -> int:
@@ -128,9 +135,9 @@ class SimSeq:
         return self._view._tim[self.sid * col.TIM_COLUMNS + col.FINISHED_AT]
 
     def _gained(self) -> int:
-        """Tokens since this member of the standing set was last brought up to date."""
-        view, row = self._view, self._row
-        if view._seq[row + col.PHASE] != DECODE or view._seq[row + col.FLIGHT]:
+        """Tokens since this decoding sequence was last brought up to date."""
+        view = self._view
+        if view._seq[self._row + col.FLIGHT]:
             return 0
         step = view._state.grp[view._ctl[AVAIL], G_STEP]
         return int(step - view._state.own[self.sid, JOIN])
@@ -210,7 +217,7 @@ class SimView:
     __slots__ = ("_cache", "_ctl", "_first", "_flt", "_own", "_pins", "_program", "_ref", "_seq", "_state", "_tim", "_tool", "_turn", "limits")
 
     def __init__(
-        self, state: State, ref: StateRef, limits: Limits, shared: dict[str, np.ndarray], pins: dict[int, np.ndarray]
+        self, state: State, ref: StateRef, limits: Limits, shared: dict[str, np.ndarray], pins: Pinned
     ) -> None:
         self._program, self._first, self._turn, self._tool = (
             memoryview(np.ascontiguousarray(shared[name], np.int64)) if name in shared else None for name in ("program", "first", "turn", "tool")
@@ -300,7 +307,7 @@ class SimView:
         return kernel.held_table(self._ref)
 
     def pinned_blocks(self, key: int) -> int:
-        return int(held_once(self._ref, self._pins[key])) if key in self._pins else 0
+        return int(held_once(self._ref, *self._pins[key])) if key in self._pins else 0
 
     def hits(self, sid: int) -> tuple[int, int]:
         """Cached blocks that a waiting sequence begins with, and free ones that they take."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from rota.contracts.serving import ALWAYS, ARRIVAL, FINISH, EngineView, Limits, StepPlan, Work
+from rota.contracts.serving import ALWAYS, ARRIVAL, FINISH, EngineView, Limits, Pin, StepPlan, Work
 from rota.errors import InputError
 from rota.policies.batching.compositions import COMPOSITIONS
 from rota.policies.batching.intake import Intake
@@ -76,16 +76,33 @@ class Composed(Batching):
 
     def plan(self, view: EngineView) -> StepPlan:
         """What the parts decide."""
-        self._intake.listen(view)
-        if not self.pins:
+        finished, arrived = view.finished, view.arrived
+        self._intake.listen(view, finished, arrived)
+        pins = self.pins
+        if pins is None:
             return self._decide(view)
-        pin, unpin = self.pins.follow(view)
+        pin, unpin = pins.follow(view, finished, arrived)
         if pin or unpin:
-            # what that leaves free the engine says best; it asks again at once
             self._intake.refused = False
-            return StepPlan(decode=False, pin=pin, unpin=unpin)
+            if view.n_waiting or not self._ample(view, pin):
+                # what that leaves free the engine says best; it asks again at once
+                return StepPlan(decode=False, pin=pin, unpin=unpin)
         plan = self._decide(view)
-        return plan._replace(unpin=self.pins.take(), wake=plan.wake | FINISH, wake_at=min(plan.wake_at, self.pins.expiry))
+        if pins.released:
+            unpin += pins.take()
+        until = pins.expiry
+        if pin or unpin or until < plan.wake_at:
+            return StepPlan(*plan[:9], min(plan.wake_at, until), pin, unpin)
+        return plan
+
+    def _ample(self, view: EngineView, pin: tuple[Pin, ...]) -> bool:
+        """Whether the next step has all blocks that it could want, however many of those that are free now the new pins hold."""
+        wanted = view.decode_need + 1
+        for item in pin:
+            wanted += item.n_tokens // self.block_size
+        if view.n_prefill:
+            wanted += self._budget // self.block_size + view.n_prefill
+        return view.free_blocks >= wanted
 
     def _decide(self, view: EngineView) -> StepPlan:
         evicting, self._evicting = self._evicting, False
@@ -117,13 +134,13 @@ class Composed(Batching):
         refused = intake.refused
         if waits and tokens < self._budget and seats > 0 and not evicting and not refused:
             begun = len(work)
-            refused, rejected, known = intake.fill(view, work, self._budget - tokens, free, seats)
+            refused, rejected, known, more = intake.fill(view, work, self._budget - tokens, free, seats)
             if rejected:
                 return StepPlan(tuple(work), bool(work), reject=rejected)
             if intake.yielded and len(work) == begun:
                 return StepPlan(decode=False)
             left = known or left
-            tokens += sum([item.n_tokens for item in work[begun:]])
+            tokens += more
             seats -= len(work) - begun
             waits -= len(work) - begun
         return self._hold(work, left, tokens < self._budget and seats > 0, waits, refused, evicting)
@@ -134,7 +151,7 @@ class Composed(Batching):
         waits = view.n_waiting
         if waits and seats > 0 and not evicting and not intake.refused:
             work: list[Work] = []
-            _, rejected, _ = intake.fill(view, work, self._budget, view.free_blocks, seats)
+            rejected = intake.fill(view, work, self._budget, view.free_blocks, seats).rejected
             if work or rejected or intake.yielded:
                 return StepPlan(tuple(work), False, reject=rejected)
         if view.n_decode and view.free_blocks - view.decode_need < 1:
@@ -172,7 +189,7 @@ class Composed(Batching):
             return StepPlan(tuple(work), headroom=self._headroom)
         wake = FINISH
         if room and not waits:
-            wake = ARRIVAL | FINISH if work else ARRIVAL
+            wake = ARRIVAL if not (work or self.pins) else ARRIVAL | FINISH
         elif self._dynamic:
             wake = ARRIVAL | FINISH
         until = intake.until() if room and waits else math.inf

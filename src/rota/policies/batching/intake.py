@@ -6,18 +6,19 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from rota.contracts.serving import EngineView, Ledger, Limits, Work
+from rota.contracts.serving import EngineView, Ledger, Limits, SeqView, Work
 from rota.policies.batching.compositions import Composition
 from rota.policies.parts import Admission, Order, TimedOrder
 from rota.policies.retention.pins import Pins
 
 
 class Joined(NamedTuple):
-    """What came of the queue: whether one was refused, which can never run, and the tokens that the last to join has left."""
+    """What came of the queue: whether one was refused, which can never run, tokens that the last to join has left, and those of the step."""
 
     refused: bool
     rejected: tuple[int, ...]
     left: int
+    tokens: int
 
 
 class Intake:
@@ -58,16 +59,16 @@ class Intake:
         self._longest = min(longest, (limits.blocks - self.admission.spare) * limits.block_size)
         return self._longest
 
-    def listen(self, view: EngineView) -> None:
+    def listen(self, view: EngineView, finished: Sequence[SeqView], arrived: Sequence[SeqView]) -> None:
         """Tell the parts what has arrived and finished."""
         self.yielded = False
         if self.refused and view.now >= self.until():
             self.refused = False
-        for seq in view.finished:
+        for seq in finished:
             self.order.finished(seq)
             self.admission.finished(seq)
             self.refused = False
-        for seq in view.arrived:
+        for seq in arrived:
             self.order.joins(seq, False)
             if self.order.dynamic:
                 self.refused = False
@@ -83,8 +84,9 @@ class Intake:
         ledger: Ledger | None = view.ledger() if self.prefix_caching else None
         admission.begin(view)
         rejected: list[int] = []
-        refused, left = False, 0
+        refused, left, room, waits = False, 0, budget, view.n_waiting
         for seq in order.queue(view):
+            waits -= 1
             known = seq.n_known
             if known > self._longest:
                 order.leaves(seq, False)
@@ -105,8 +107,6 @@ class Intake:
                 refused = not self.yielded
                 break
             order.leaves(seq, True)
-            if ledger:
-                ledger.reserve(seq.sid, upto)
             if self.pins:
                 self.pins.admitted(seq, hit, view.now)
             free -= need
@@ -114,12 +114,14 @@ class Intake:
             seats -= 1
             left = known - hit
             work.append(Work(seq.sid, n, 0 if by_chunk else known))
-            if budget == 0 or seats == 0:
+            if budget == 0 or seats == 0 or waits == 0:
                 break
+            if ledger:
+                ledger.reserve(seq.sid, upto)
         if refused:
             self.refused = self.sticky
             self._again = view.now + admission.again
-        return Joined(refused, tuple(rejected), left)
+        return Joined(refused, tuple(rejected), left, room - budget)
 
     def evicted(self, view: EngineView, sids: Sequence[int]) -> None:
         """Running requests are back in the queue."""

@@ -39,18 +39,23 @@ class ProgramOrder:
         """Into its place."""
         key = self._keys[seq.sid] = (not evicted, seq.program_arrival, seq.sid)
         insort(self._rows, key)
-        if seq.program >= 0:
-            insort(self._turns.setdefault(seq.program, []), key)
+        program = seq.program
+        if program in self._turns:
+            insort(self._turns[program], key)
+        elif program >= 0:
+            self._turns[program] = [key]
 
     def leaves(self, seq: SeqView, admitted: bool) -> None:
         """Out of it."""
         key = self._keys.pop(seq.sid)
         del self._rows[bisect_left(self._rows, key)]
-        if seq.program >= 0:
-            turns = self._turns[seq.program]
-            turns.remove(key)
-            if not turns:
-                del self._turns[seq.program]
+        program = seq.program
+        if program >= 0:
+            turns = self._turns[program]
+            if len(turns) > 1:
+                turns.remove(key)
+            else:
+                del self._turns[program]
 
     def queue(self, view: EngineView) -> Iterator[SeqView]:
         """The first one, as long as there is one; whoever asks again has taken it out."""
@@ -59,7 +64,7 @@ class ProgramOrder:
 
     def _first(self) -> _Key:
         head = self._rows[0]
-        if self.pins is None or not head[0]:
+        if self.pins is None or len(self._rows) == 1 or not head[0]:
             return head
         return min((self._turns[program][0] for program in self.pins.held if program in self._turns), default=head)
 

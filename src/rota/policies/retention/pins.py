@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Sequence
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -38,43 +39,62 @@ class Pins:
         self.held: dict[int, Held] = {}
         self.waiting: dict[int, int] = {}
         self._expiries: list[tuple[float, int]] = []
-        self._released: list[int] = []
+        self.released: list[int] = []
         self._set: set[int] = set()
 
-    def follow(self, view: EngineView) -> tuple[tuple[Pin, ...], tuple[int, ...]]:
+    def follow(
+        self, view: EngineView, finished: Sequence[SeqView], arrived: Sequence[SeqView]
+    ) -> tuple[tuple[Pin, ...], tuple[int, ...]]:
         """Learn what has happened, in order of time, and expire; pins to set and to release now."""
-        finished, arrived = view.finished, view.arrived
+        now = view.now
         over = view.n_waiting == 0 and view.n_running == 0
-        if not (finished or arrived or over or (self._expiries and self.expiry <= view.now)):
+        if not (finished or arrived or over or (self._expiries and self._expiries[0][0] <= now)):
             return (), ()
         new: dict[int, Pin] = {}
-        events = [(seq.finished_at, 0, seq) for seq in finished] + [(seq.arrival, 1, seq) for seq in arrived]
-        if len(events) > 1:
+        if arrived and finished:
+            events = [(seq.finished_at, 0, seq) for seq in finished] + [(seq.arrival, 1, seq) for seq in arrived]
             events.sort(key=itemgetter(0, 1))
-        for when, arrives, seq in events:
-            program = seq.program
-            if program < 0:
-                continue
-            if arrives:
-                self.waiting[program] = self.waiting.get(program, 0) + 1
-                self.retention.arrived(seq)
-                continue
-            seconds = self.retention.finished(seq)
-            if seq.tool < 0:
-                self.drop(program)
-            elif seconds > 0:
-                new[program] = Pin(program, seq.sid, seq.n_known)
-                self.held[program] = Held(when + seconds, seq.program_arrival)
-                if seconds < math.inf:
-                    heapq.heappush(self._expiries, (when + seconds, program))
-        self._expire(view.now)
+            for _, arrives, seq in events:
+                if arrives:
+                    self._arrived(seq)
+                else:
+                    self._finished(seq, new)
+        else:
+            for seq in arrived:
+                self._arrived(seq)
+            for seq in finished:
+                self._finished(seq, new)
+        self._expire(now)
         if over:
             for program in list(self.held):
                 self.drop(program)
+        unpin = self.take() if self.released else ()
+        if not new:
+            return (), unpin
         # what has expired before it could be set is never held
-        unpin, pin = self.take(), tuple(item for key, item in new.items() if key in self.held)
-        self._set.update(item.key for item in pin)
+        pin = tuple([item for key, item in new.items() if key in self.held])
+        self._set.update([item.key for item in pin])
         return pin, unpin
+
+    def _arrived(self, seq: SeqView) -> None:
+        program = seq.program
+        if program >= 0:
+            self.waiting[program] = self.waiting.get(program, 0) + 1
+            self.retention.arrived(seq)
+
+    def _finished(self, seq: SeqView, new: dict[int, Pin]) -> None:
+        program = seq.program
+        if program < 0:
+            return
+        seconds = self.retention.finished(seq)
+        if seq.tool < 0:
+            self.drop(program)
+        elif seconds > 0:
+            expires = seq.finished_at + seconds
+            new[program] = Pin(program, seq.sid, seq.n_known)
+            self.held[program] = Held(expires, seq.program_arrival)
+            if seconds < math.inf:
+                heapq.heappush(self._expiries, (expires, program))
 
     def _expire(self, now: float) -> None:
         while self._expiries and self._expiries[0][0] <= now:
@@ -85,11 +105,12 @@ class Pins:
 
     def admitted(self, seq: SeqView, reused: int, now: float) -> None:
         """A request leaves the queue to run, with so many tokens of cached KV."""
-        if seq.program >= 0:
+        program = seq.program
+        if program >= 0:
             if seq.preemptions == 0:
                 self.retention.admitted(seq, reused, now)
-            self._left(seq.program)
-            self.drop(seq.program)
+            self._left(program)
+            self.drop(program)
 
     def rejected(self, seq: SeqView) -> None:
         """A request leaves the queue for good, and with it its program."""
@@ -126,24 +147,22 @@ class Pins:
     def drop(self, program: int) -> None:
         """Release a pin, if there is one, with the next plan."""
         if self.held.pop(program, None):
-            self._released.append(program)
+            self.released.append(program)
 
     def take(self) -> tuple[int, ...]:
         """Pins that the engine holds and shall release, since it was last asked."""
-        if not self._released:
-            return ()
-        released = tuple(key for key in dict.fromkeys(self._released) if key in self._set and key not in self.held)
-        self._released = []
+        released = tuple([key for key in dict.fromkeys(self.released) if key in self._set and key not in self.held])
+        self.released = []
         self._set.difference_update(released)
         return released
 
     @property
     def expiry(self) -> float:
         """When a pin expires next; pins that have outlived their time do not count."""
-        while self._expiries:
-            expires, program = self._expiries[0]
-            known = self.held.get(program)
-            if known and known.expires == expires:
+        expiries, held = self._expiries, self.held
+        while expiries:
+            expires, program = expiries[0]
+            if program in held and held[program].expires == expires:
                 return expires
-            heapq.heappop(self._expiries)
+            heapq.heappop(expiries)
         return math.inf
