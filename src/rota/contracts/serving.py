@@ -267,7 +267,7 @@ class EngineView(Protocol):
         """Requests that finished since the policy was last asked, in order; for a policy that `follows`."""
     @property
     def held(self) -> NDArray[np.int64]:
-        """All sequences held, in flight or not, in admission order, as numbers: int64 (n, `HELD_COLUMNS`)."""
+        """All sequences held, in flight or not, in admission order, as numbers: int64 (n, `HELD_COLUMNS`); good until asked again."""
     def seq(self, sid: int) -> SeqView: ...
     def ledger(self) -> Ledger: ...
     def pinned_blocks(self, key: int) -> int:

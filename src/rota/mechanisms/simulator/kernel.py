@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 from numba import types
 
 from rota.contracts.columns import (
@@ -46,7 +45,6 @@ from rota.contracts.serving import (
     H_PHASE,
     H_PROMPT,
     H_SID,
-    HELD_COLUMNS,
     PREFILL,
 )  # fmt: skip
 from rota.jit import njit
@@ -94,12 +92,11 @@ def settle_all(e):
         settle(e, g, member(e.heap[g, i]))
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def held_table(e):
-    """`rota.contracts.serving.EngineView.held`."""
+    """Fill in `rota.contracts.serving.EngineView.held`. How many rows it has."""
     settle_all(e)
-    seq = e.seq
-    table = np.empty((e.ctl[N_RUNNING], HELD_COLUMNS), np.int64)
+    seq, table = e.seq, e.running
     n = 0
     sid = e.ctl[RUN_HEAD]
     while sid >= 0:
@@ -113,7 +110,7 @@ def held_table(e):
             table[n, H_PHASE] = seq[sid, PHASE]
             n += 1
         sid = seq[sid, NEXT]
-    return table[:n]
+    return n
 
 
 @njit(cache=True, _nrt=False)
@@ -153,8 +150,11 @@ def _prepare_view(e):
     chunks = ctl[MAX_STEP_TOKENS] // ctl[BLOCK_SIZE] + ctl[N_PREFILL] if ctl[N_PREFILL] > 0 else 0
     if ctl[FREE] - ctl[DECODE_NEED] <= 1 + chunks:
         settle_all(e)
-    if ctl[CACHING] and ctl[N_WAITING] > 0 and ctl[BUDGET] > 0:  # columns that only a twin reads
-        _refresh_reusable(e)
+    if ctl[CACHING] and ctl[N_WAITING] > 0:
+        if ctl[BUDGET] > 0:  # columns that only a twin reads
+            _refresh_reusable(e)
+        elif ctl[N_WAITING] == 1:  # whom the policy will ask for
+            look_up(e, ctl[WAIT_HEAD])
 
 
 @njit(cache=True, _nrt=False)

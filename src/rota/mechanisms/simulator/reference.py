@@ -17,6 +17,7 @@ from numba.np.arrayobj import populate_array
 from numba.np.numpy_support import from_dtype
 
 from rota.contracts.columns import SEQ_COLUMNS, TIM_COLUMNS
+from rota.contracts.serving import HELD_COLUMNS
 from rota.mechanisms.simulator.state import BLOCK_COLUMNS, GRP, LANE, LOG_COLUMNS, OWN_COLUMNS, PAGE_BITS, TL_COLUMNS, State
 
 
@@ -54,7 +55,8 @@ def _unbox(typ, obj, c):
 _KINDS: tuple[tuple[type, int, str], ...] = (
     (np.int64, 1, "ctl out paused ghosts level_tail inbox rel hist slots chain_start chain_block ending arrived finished host_ctl cache "
                   "claims numbers"),
-    (np.int64, 2, "seq own grp heap stack_step fresh bucket bucket_head bucket_tail lane page page_map readers host host_table"),
+    (np.int64, 2, "seq own grp heap stack_step fresh bucket bucket_head bucket_tail lane page page_map readers host host_table "
+                  "running"),
     (np.int64, 3, "lane_work"),
     (np.float64, 1, "flt last lane_end stage_free delay cp layer head expert prefill_long acc"),
     (np.float64, 2, "tim stack_gap decode_table prefill_table timeline log"),
@@ -65,7 +67,8 @@ _DTYPES = {name: (np.dtype(dtype), dims) for dtype, dims, names in _KINDS for na
 _TYPES = {name: types.Array(from_dtype(dtype), dims, "C") for name, (dtype, dims) in _DTYPES.items()}
 #: Arrays of known width: compiled code then finds a row without loading how wide it is.
 _WIDTHS = {"seq": SEQ_COLUMNS, "own": OWN_COLUMNS, "tim": TIM_COLUMNS, "grp": GRP, "lane": LANE, "block": BLOCK_COLUMNS,
-           "timeline": TL_COLUMNS, "log": LOG_COLUMNS, "page": 2, "page_map": 2, "pages": 1 << PAGE_BITS, "host": 3, "host_table": 2}  # fmt: skip
+           "timeline": TL_COLUMNS, "log": LOG_COLUMNS, "page": 2, "page_map": 2, "pages": 1 << PAGE_BITS, "host": 3, "host_table": 2,
+           "running": HELD_COLUMNS}  # fmt: skip
 #: Arrays whose length compiled code may ask for. That of others reads as 0: no index is negative, so that the compiler need not load
 #: the length to add it to one that might be.
 _SIZED = {"log", "delay", "timeline", "host", "page_map", "host_table", "free", "numbers", "layer", "head", "expert", "decode_table",

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rota.contracts import columns as col
-from rota.contracts.serving import FUTURE
+from rota.contracts.serving import FUTURE, HELD_COLUMNS
 from rota.cost import kernel as cost_kernel
 from rota.cost.engine import EngineSpec
 from rota.errors import InputError
@@ -112,6 +112,7 @@ class State(NamedTuple):
     numbers: np.ndarray  # contents of the blocks of the sequence that is looked at
     held: np.ndarray  # block table: blocks of each running sequence
     slots: np.ndarray
+    running: np.ndarray  # `rota.contracts.serving.EngineView.held`
     chain: np.ndarray  # number of each hash run with all that precede it
     chain_start: np.ndarray
     chain_block: np.ndarray  # blocks of a run, and a number larger than all contents that the trace tells
@@ -237,6 +238,7 @@ def new_state(
         block=block, claims=np.zeros(blocks, np.int64), free=free, cache=cache,
         pages=np.zeros((blocks + 1, 1 << PAGE_BITS), np.int32), page=page, page_map=np.zeros((1 << (2 * blocks).bit_length(), 2), np.int64),
         numbers=np.zeros(held.shape[1], np.int64), held=held,
+        running=np.zeros((seats, HELD_COLUMNS), np.int64),
         slots=np.arange(seats if caching else 1, dtype=np.int64)[::-1].copy(), chain=chains[0], chain_start=chains[1],
         chain_block=np.array([per, len(chains[0]) * per], np.int64),
         arrived=np.zeros(n if follows else 1, np.int64), finished=np.zeros(n if follows else 1, np.int64),

@@ -214,7 +214,10 @@ class SimLedger:
 class SimView:
     """An `EngineView`. One per engine; it always shows the present."""
 
-    __slots__ = ("_cache", "_ctl", "_first", "_flt", "_own", "_pins", "_program", "_ref", "_seq", "_state", "_tim", "_tool", "_turn", "limits")
+    __slots__ = (
+        "_arrived", "_cache", "_ctl", "_finished", "_first", "_flt", "_own", "_pins", "_program", "_ref", "_running", "_seq", "_state", "_tim",
+        "_tool", "_turn", "limits",
+    )  # fmt: skip
 
     def __init__(
         self, state: State, ref: StateRef, limits: Limits, shared: dict[str, np.ndarray], pins: Pinned
@@ -231,6 +234,8 @@ class SimView:
         self._flt = memoryview(state.flt)
         self._own = memoryview(state.own.reshape(-1))
         self._cache = memoryview(state.cache)
+        self._arrived, self._finished = memoryview(state.arrived), memoryview(state.finished)
+        self._running = state.running
         self.limits = limits
 
     @property
@@ -295,16 +300,16 @@ class SimView:
     @property
     def arrived(self) -> list[SimSeq]:
         n = self._ctl[N_ARRIVED]
-        return [SimSeq(self, sid) for sid in self._state.arrived[:n].tolist()] if n else []
+        return [SimSeq(self, sid) for sid in self._arrived[:n]] if n else []
 
     @property
     def finished(self) -> list[SimSeq]:
         n = self._ctl[N_FINISHED]
-        return [SimSeq(self, sid) for sid in self._state.finished[:n].tolist()] if n else []
+        return [SimSeq(self, sid) for sid in self._finished[:n]] if n else []
 
     @property
     def held(self) -> np.ndarray:
-        return kernel.held_table(self._ref)
+        return self._running[: kernel.held_table(self._ref)]
 
     def pinned_blocks(self, key: int) -> int:
         return int(held_once(self._ref, *self._pins[key])) if key in self._pins else 0

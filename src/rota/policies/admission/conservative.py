@@ -29,4 +29,4 @@ class Conservative(Forecast):
 
     def outputs(self, table: Ints) -> Ints:
         """As long as allowed."""
-        return table[:, H_MAX_NEW].copy()[None]
+        return table[None, :, H_MAX_NEW]

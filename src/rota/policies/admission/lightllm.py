@@ -35,8 +35,8 @@ class LightLLM(Forecast):
 
     def outputs(self, table: Ints) -> Ints:
         """The rule of thumb."""
-        allowed = table[:, H_MAX_NEW]
+        allowed = table[None, :, H_MAX_NEW]
         if self._busy:
-            return allowed.copy()[None]
+            return allowed
         generated = table[:, H_KNOWN] - table[:, H_PROMPT]
-        return np.minimum(allowed, np.maximum((1.1 * generated).astype(np.int64), 1024))[None]
+        return np.minimum(allowed, np.maximum((1.1 * generated).astype(np.int64), 1024))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from rota.contracts.serving import ALWAYS, ARRIVAL, FINISH, EngineView, Limits, Pin, StepPlan, Work
+from rota.contracts.serving import ALWAYS, ARRIVAL, FINISH, EngineView, Limits, StepPlan, Work
 from rota.errors import InputError
 from rota.policies.batching.compositions import COMPOSITIONS
 from rota.policies.batching.intake import Intake
@@ -84,7 +84,7 @@ class Composed(Batching):
         pin, unpin = pins.follow(view, finished, arrived)
         if pin or unpin:
             self._intake.refused = False
-            if view.n_waiting or not self._ample(view, pin):
+            if view.n_waiting or view.free_blocks < self._most_wanted(view) + pins.blocks(pin):
                 # what that leaves free the engine says best; it asks again at once
                 return StepPlan(decode=False, pin=pin, unpin=unpin)
         plan = self._decide(view)
@@ -95,14 +95,9 @@ class Composed(Batching):
             return StepPlan(*plan[:9], min(plan.wake_at, until), pin, unpin)
         return plan
 
-    def _ample(self, view: EngineView, pin: tuple[Pin, ...]) -> bool:
-        """Whether the next step has all blocks that it could want, however many of those that are free now the new pins hold."""
-        wanted = view.decode_need + 1
-        for item in pin:
-            wanted += item.n_tokens // self.block_size
-        if view.n_prefill:
-            wanted += self._budget // self.block_size + view.n_prefill
-        return view.free_blocks >= wanted
+    def _most_wanted(self, view: EngineView) -> int:
+        """Free blocks with which nothing is evicted in the next step."""
+        return view.decode_need + 1 + (self._budget // self.block_size + view.n_prefill if view.n_prefill else 0)
 
     def _decide(self, view: EngineView) -> StepPlan:
         evicting, self._evicting = self._evicting, False

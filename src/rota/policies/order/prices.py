@@ -71,7 +71,7 @@ class Counters(MutableMapping[int, float]):
         self._free = list(range(8))
 
     def __getitem__(self, tenant: int) -> float:
-        return float(self.array[self.place[tenant]])
+        return self.array.item(self.place[tenant])
 
     def __setitem__(self, tenant: int, value: float) -> None:
         if tenant not in self.place:

@@ -74,8 +74,8 @@ class VTC:
         self._lift()
         self._forget()
         while self._queued:
-            tenant = min(self._queued, key=lambda t: (self.counters[t], self._queued[t][0]))
-            yield view.seq(self._queued[tenant][0][1])
+            array, place = self.counters.array.tolist(), self.counters.place
+            yield view.seq(min([(array[place[tenant]], queue[0]) for tenant, queue in self._queued.items()])[1][1])
 
     def leaves(self, seq: SeqView, admitted: bool) -> None:
         """Its tenant pays for the prompt."""
@@ -88,7 +88,9 @@ class VTC:
             recent = self._recent.get(tenant) if self.predict else None
             predicted = round(sum(recent) / len(recent)) if recent else 0.0
         paid = self._charge(seq, tenant, paid, predicted)
-        self._accounts[:, len(self._running)] = paid, predicted, self._weight(tenant), self.counters.place[tenant]
+        accounts, at = self._accounts, len(self._running)
+        accounts[0, at], accounts[1, at], accounts[2, at] = paid, predicted, self._weight(tenant)
+        accounts[3, at] = self.counters.place[tenant]
         self._running.append(seq.sid)
         self._tenants.append(tenant)
 
@@ -109,8 +111,10 @@ class VTC:
     def _close(self, sid: int) -> tuple[float, float]:
         """A request runs no longer. Its cost counted, and output predicted."""
         at, n = self._running.index(sid), len(self._running)
-        paid, predicted = self._accounts[:2, at].tolist()
-        self._accounts[:, at : n - 1] = self._accounts[:, at + 1 : n]
+        accounts = self._accounts
+        paid, predicted = accounts.item(0, at), accounts.item(1, at)
+        if at < n - 1:
+            accounts[:, at : n - 1] = accounts[:, at + 1 : n]
         del self._running[at], self._tenants[at]
         return paid, predicted
 
@@ -120,11 +124,12 @@ class VTC:
     def _lift(self) -> None:
         if not self._arrived:
             return
-        level = min((self.counters[tenant] for tenant in self._queued if tenant not in self._arrived), default=None)
+        counters = self.counters
+        level = min([counters[tenant] for tenant in self._queued if tenant not in self._arrived], default=None)
         for tenant in self._arrived:
-            least = self.counters.get(self._last, 0.0) if level is None else level
-            self.counters[tenant] = max(self.counters.get(tenant, 0.0), least)
-            level = self.counters[tenant] if level is None else level
+            least = counters.get(self._last, 0.0) if level is None else level
+            lifted = counters[tenant] = max(counters.get(tenant, 0.0), least)
+            level = lifted if level is None else level
         self._arrived.clear()
 
     def _forget(self) -> None:

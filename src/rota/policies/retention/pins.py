@@ -36,6 +36,7 @@ class Pins:
     def start(self, limits: Limits) -> None:
         """A new engine: nothing is held."""
         self.retention.start(limits)
+        self._size = limits.block_size
         self.held: dict[int, Held] = {}
         self.waiting: dict[int, int] = {}
         self._expiries: list[tuple[float, int]] = []
@@ -143,6 +144,10 @@ class Pins:
             return False
         self.drop(max(others, key=lambda program: (self.held[program].arrival, program)) if others else own)
         return True
+
+    def blocks(self, pin: tuple[Pin, ...]) -> int:
+        """The most blocks that new pins can hold."""
+        return sum([item.n_tokens // self._size for item in pin])
 
     def drop(self, program: int) -> None:
         """Release a pin, if there is one, with the next plan."""

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from array import array
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rota.contracts.serving import Limits, SeqView
+from rota.jit import njit
 from rota.policies.batching.policy import whole
 
 #: Gaps kept per tool, programs whose turns are counted, and delays averaged.
@@ -146,14 +148,20 @@ def best_ttl(gaps: Sequence[float], value: float) -> float:
     value : float
         Seconds saved if the next turn arrives in time.
     """
-    # a longer one costs more than there is to gain
-    ordered = np.asarray(gaps, np.float64)[: bisect_right(gaps, value)]
-    if not len(ordered):
-        return 0.0
-    # of equal gaps the last one counts them all; the others say less than is true, and so do no harm
-    found = np.arange(1, len(ordered) + 1) / len(gaps) * value - ordered
-    best = int(np.argmax(found))
-    return float(ordered[best]) if found[best] > 0.0 else 0.0
+    return _best(np.asarray(gaps, np.float64), value)  # type: ignore[no-any-return]
+
+
+@njit(cache=True)
+def _best(gaps: NDArray[np.float64], value: float) -> float:
+    best, most = 0.0, 0.0
+    for i in range(len(gaps)):
+        if gaps[i] > value:
+            break  # a longer one costs more than there is to gain
+        # of equal gaps the last one counts them all; the others say less than is true, and so do no harm
+        found = (i + 1) / len(gaps) * value - gaps[i]
+        if found > most:
+            best, most = gaps[i], found
+    return best
 
 
 def default_ttl(value: float) -> float:
