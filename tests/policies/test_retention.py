@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -254,6 +255,20 @@ def test_policy_and_engine_agree_on_what_is_held(problem):
     for policy in policies():
         if policy.pins:
             simulate(trace, Audit(policy), engine)
+
+
+@PLAIN
+@given(problems(), st.floats(0.2, 5.0))
+def test_changes_of_pins_beside_work_decide_as_those_in_plans_of_their_own(problem, ample):
+    trace, engine = problem
+    engine = replace(engine, blocks=int(engine.blocks * (1 + ample)))
+    for policy in policies():
+        if policy.pins:
+            beside = simulate(trace, policy, engine)
+            policy._most_wanted = lambda view: math.inf
+            alone = simulate(trace, policy, engine)
+            assert_same(beside, alone, policy.name)
+            assert beside.totals["plans"] <= alone.totals["plans"]
 
 
 def test_what_is_held_is_found_again_where_others_would_have_taken_it():
