@@ -11,6 +11,9 @@ ENGINE := $(VENV)/.ready-engine
 DEMO_MODEL := demo-model
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 JOBS ?= 2
+# What tests need. EXTRAS=dev leaves out PyTorch, and the tests of the engine with it.
+EXTRAS ?= dev,dev-engine
+TORCH ?= torch==2.13.0
 
 .PHONY: demo demo-serve test lint bench readme install clean
 .DEFAULT_GOAL := demo
@@ -48,7 +51,8 @@ $(READY): pyproject.toml $(BIN)/python
 	@touch $@
 
 $(DEV): pyproject.toml $(BIN)/python
-	$(PIP) -e '.[dev]'
+	case '$(EXTRAS)' in *engine*) $(PIP) $(TORCH);; esac
+	$(PIP) -e '.[$(EXTRAS)]'
 	$(BIN)/python -m rota.warmup
 	@touch $@ $(READY)
 
