@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-PACKAGES = ("torch", "safetensors", "tokenizers", "fastapi", "uvicorn", "jinja2", "prometheus_client", "aiohttp", "openai", "schemathesis")
+PACKAGES = ("torch", "safetensors", "tokenizers", "fastapi", "uvicorn", "jinja2", "prometheus_client", "aiohttp", "httpx", "openai", "schemathesis")
 
 
 def missing() -> list[str]:
