@@ -1,0 +1,89 @@
+"""The classical rules online: whatever can start, the waiting operation with the smallest number starts; nothing waits on purpose.
+
+The numbers are those of `priorities`, of what is expected, not of what will really happen; EDD (earliest due date) and RANDOM join them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rota.contracts.dispatch import DispatchRule, JobState, Start, Startable, View
+from rota.errors import InputError
+from rota.policies.dispatch.priorities import priorities
+from rota.policies.dispatch.sequencing import Floats, Ints
+
+_NUMBER: dict[str, Callable[[Startable, JobState], float]] = {
+    "FIFO": lambda one, job: one.since,
+    "SPT": lambda one, job: one.work,
+    "LPT": lambda one, job: -one.work,
+    "MWKR": lambda one, job: -job.remaining_work,
+    "LWKR": lambda one, job: job.remaining_work,
+    "MOR": lambda one, job: -job.remaining_tasks,
+    "LOR": lambda one, job: job.remaining_tasks,
+    "EDD": lambda one, job: np.inf if job.due_date is None else job.due_date,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One of the rules with numbers; ties go to the task that the problem names first, then to its fastest mode."""
+
+    name: str
+
+    @property
+    def by_arrival(self) -> bool:
+        """FIFO counts from when an operation came to wait."""
+        return self.name == "FIFO"
+
+    def choose(self, view: View) -> Start:
+        """The startable task with the smallest number."""
+        number, jobs = _NUMBER[self.name], view.jobs
+        best = min(view.startable, key=lambda one: number(one, jobs[one.job]))
+        fastest = min((one for one in view.startable if one.task == best.task), key=lambda one: one.work)
+        return Start(fastest.task, fastest.mode)
+
+    def numbers(self, duration: Ints, job: Ints, due: NDArray[np.float64]) -> Floats:
+        """The numbers of all operations at once."""
+        return due if self.name == "EDD" else priorities(self.name, duration, job)
+
+
+@dataclass(slots=True)
+class Random:
+    """Starts any of those that can start."""
+
+    seed: int = 0
+    name: str = "RANDOM"
+    _rng: np.random.Generator = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._rng = np.random.default_rng(self.seed)
+
+    def choose(self, view: View) -> Start:
+        """One of them, each as likely."""
+        one = view.startable[int(self._rng.integers(len(view.startable)))]
+        return Start(one.task, one.mode)
+
+
+def rule_names() -> list[str]:
+    """All names that `make_rule` knows."""
+    return [*_NUMBER, "RANDOM"]
+
+
+def make_rule(name: str, seed: int = 0) -> DispatchRule:
+    """A rule by name, in any case.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    known = name.upper()
+    if known == "RANDOM":
+        return Random(seed)
+    if known not in _NUMBER:
+        raise InputError(f"unknown dispatch rule {name!r}; choose from {', '.join(rule_names())}")
+    return Rule(known)
