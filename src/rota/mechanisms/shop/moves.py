@@ -1,4 +1,4 @@
-"""Jobs that hold what others want: rings that turn by themselves, and moves after which a shop without swaps would be stuck."""
+"""Rings of jobs of which each holds what the next wants: found, so that they can turn at one instant."""
 
 from __future__ import annotations
 
@@ -78,42 +78,3 @@ def _together(shop: Simulator, moves: list[Move]) -> bool:
         for use in shop.plant.ways[task][mode].uses:
             left[use.resource] -= use.amount
     return all(units >= 0 for units in left.values())
-
-
-def leads_nowhere(shop: Simulator, task: int, mode: int) -> bool:
-    """Whether starting `task` could leave a shop without swaps stuck (Dijkstra's banker, so it may be too careful, never too careless).
-
-    It is safe if the jobs that hold something can be brought to their ends one after the other, each with what is free and what it holds.
-    """
-    state, plant = shop.state, shop.plant
-    free = list(state.free)
-    held: dict[int, dict[int, int]] = {}
-    for resource, holders in enumerate(state.holders):
-        for holder, units in holders.items():
-            held.setdefault(plant.job[holder], {}).setdefault(resource, 0)
-            held[plant.job[holder]][resource] += units
-    mover = plant.job[task]
-    own = held.setdefault(mover, {})
-    for resource, units, _ in state.gives[task]:
-        free[resource] += units
-        own[resource] -= units
-    for use in plant.ways[task][mode].uses:
-        free[use.resource] -= use.amount
-        own[use.resource] = own.get(use.resource, 0) + use.amount
-    left = {job: [t for t in plant.job_tasks[job] if state.start[t] < 0 and t != task] for job in held}
-    while left:
-        out = next((job for job in left if _can_finish(shop, left[job], free, held[job])), None)
-        if out is None:
-            return True
-        del left[out]
-        for resource, units in held[out].items():
-            free[resource] += units
-    return False
-
-
-def _can_finish(shop: Simulator, tasks: list[int], free: list[int], own: dict[int, int]) -> bool:
-    """Whether each of the job's tasks to come has a mode for which what is free and what the job has now is enough."""
-    ways = shop.plant.ways
-    return all(
-        any(all(free[use.resource] + own.get(use.resource, 0) >= use.amount for use in way.uses) for way in ways[task]) for task in tasks
-    )

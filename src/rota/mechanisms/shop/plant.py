@@ -108,7 +108,7 @@ def plant(problem: Problem, realization: Realization) -> Plant:
     for j, tasks in enumerate(members):
         for t in tasks:
             job_of[t] = j
-    _require_own(problem, before, ways, job_of, arrival + [0] * len(alone))
+    _require_own(problem, before, ways, job_of, members, arrival + [0] * len(alone))
     capacity = [resource.capacity for resource in problem.resources] + [1] * len(problem.exclusive)
     down = [realization.down.get(resource.id, ()) for resource in problem.resources] + [()] * len(problem.exclusive)
     return Plant(
@@ -127,7 +127,9 @@ def _require_precedence(problem: Problem, lag: Lag) -> None:
     )
 
 
-def _require_own(problem: Problem, before: list[list[Before]], ways: list[list[Way]], job_of: list[int], arrival: list[int]) -> None:
+def _require_own(
+    problem: Problem, before: list[list[Before]], ways: list[list[Way]], job_of: list[int], job_tasks: list[list[int]], arrival: list[int]
+) -> None:
     """Jobs that arrive later stand for themselves; without swaps, the search for what is safe needs jobs that do one thing at a time."""
     late = any(arrival)
     for t, job in enumerate(job_of):
@@ -136,14 +138,13 @@ def _require_own(problem: Problem, before: list[list[Before]], ways: list[list[W
             raise UnsupportedPolicy(f"task {problem.tasks[t].id} of {problem.name} is tied to another job, so jobs cannot arrive one by one")
     if problem.swap or "until" not in problem.features:
         return
-    followed: set[int] = set()
-    roots: set[int] = set()
     for t, job in enumerate(job_of):
-        earlier = [p.task for p in before[t]]
-        if len(earlier) > 1 or any(job_of[p] != job or p in followed for p in earlier) or (not earlier and job in roots):
+        tasks = job_tasks[job]
+        at = tasks.index(t)
+        until = {use.until for way in ways[t] for use in way.uses if use.until >= 0 or not use.at_end}
+        at_end = any(use.until >= 0 and use.at_end for way in ways[t] for use in way.uses)
+        if [p.task for p in before[t]] != tasks[max(at - 1, 0) : at] or not until <= set(tasks[at + 1 : at + 2]) or at_end:
             raise UnsupportedPolicy(
-                f"without swaps the shop simulator runs jobs that are chains of tasks; see {problem.tasks[t].id} of {problem.name}"
+                f"without swaps the shop simulator runs jobs that are chains of tasks, each holding until the next starts; "
+                f"{problem.tasks[t].id} of {problem.name} is not like that"
             )
-        followed.update(earlier)
-        if not earlier:
-            roots.add(job)

@@ -2,7 +2,7 @@
 
 A task is done when its work is; until the event named by its use it still holds the resource (blocking). A move frees what the job held
 and takes what it needs at one instant. Jobs that block each other in a ring change places at once, without being asked; with `swap` off no
-move is allowed after which some job could not be brought to its end. A resource that is down neither takes nor gives, and suspends work.
+move is allowed after which the jobs inside might not get out. A resource that is down neither takes nor gives, and suspends work.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from rota.contracts.dispatch import DispatchRule, Order, Start, WaitUntilNextEvent
 from rota.contracts.shop import Problem, Schedule
 from rota.errors import UnsupportedPolicy
-from rota.mechanisms.shop.moves import leads_nowhere, ring
+from rota.mechanisms.shop.moves import ring
 from rota.mechanisms.shop.plant import Plant, Use, plant
+from rota.mechanisms.shop.safety import way_out
 from rota.mechanisms.shop.view import ShopView
 from rota.workload.shop.realization import Realization
 
@@ -64,6 +65,8 @@ class State:
     work_left: list[int]
     """Per job, expected ticks of its tasks that have not started."""
     tasks_left: list[int]
+    out: list[tuple[int, int]] = field(default_factory=list)
+    """Without swaps, moves that would bring out everybody who is inside."""
     running: set[int] = field(default_factory=set)
     unfinished: int = 0
     decisions: int = 0
@@ -196,7 +199,15 @@ class Simulator:
         """Whether a rule may start it now."""
         if self.state.missing[task] or self.state.start[task] >= 0 or self.lacking(task, mode) != []:
             return False
-        return self.plant.problem.swap or not leads_nowhere(self, task, mode)
+        return not self._may_get_stuck or self._next_out(task, mode) or way_out(self, task, mode) is not None
+
+    @property
+    def _may_get_stuck(self) -> bool:
+        return not self.plant.problem.swap and "until" in self.plant.problem.features
+
+    def _next_out(self, task: int, mode: int) -> bool:
+        """Whether the move is the next one on the way out."""
+        return bool(self.state.out) and self.state.out[0] == (task, mode)
 
     def startable(self) -> list[tuple[int, int]]:
         """Tasks and modes that a rule may start now."""
@@ -217,12 +228,12 @@ class Simulator:
                     chosen = (index.get(answer.task, -1), answer.mode)
                     if chosen not in startable:
                         raise UnsupportedPolicy(f"{rule.name} starts {answer.task} in mode {answer.mode} at {state.now}, which cannot start")
-                    self._start([chosen])
+                    self._move(chosen)
                 elif isinstance(answer, Order):
                     for name, mode in answer.starts:
                         task = index.get(name, -1)
                         if task >= 0 and mode in range(len(self.plant.ways[task])) and self.can_start(task, mode):
-                            self._start([(task, mode)])
+                            self._move((task, mode))
                     waits = True
                 else:
                     self._wake(answer)
@@ -234,6 +245,15 @@ class Simulator:
                 return
             state.rotations += 1
             self._start(turning)
+
+    def _move(self, move: tuple[int, int]) -> None:
+        """Start one task, and remember the way out that made it allowed."""
+        if self._may_get_stuck:
+            if self._next_out(*move):
+                self.state.out.pop(0)
+            else:
+                self.state.out = [step for step in way_out(self, *move) or () if step[0] >= 0]
+        self._start([move])
 
     def _wake(self, answer: WaitUntilNextEvent) -> None:
         if answer.at is not None and answer.at > self.state.now:
