@@ -18,6 +18,7 @@ from rota.cli import (
     compare,
     compose,
     demo,
+    dispatch,
     frontier,
     make_model,
     policies,
@@ -61,7 +62,9 @@ def _root(
     pass
 
 
-for _verb in (demo, compare, simulate, capacity, frontier, ramp, compose, streams, solve, policies, calibrate, make_model, serve, bench, reproduce):
+for _verb in (
+    demo, compare, simulate, capacity, frontier, ramp, compose, streams, solve, dispatch, policies, calibrate, make_model, serve, bench, reproduce,
+):  # fmt: skip
     _verb.register(app)
 for _group in (workload, catalog):
     app.add_typer(_group.app)

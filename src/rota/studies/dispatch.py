@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rota.contracts.dispatch import DispatchRule, NumberedRule
-from rota.contracts.shop import Budget, Feature, OnProgress, Outcome, Problem, Progress, Schedule, require
+from rota.contracts.shop import Budget, Feature, OnProgress, Outcome, Problem, Progress, Schedule, Status, require
 from rota.mechanisms.shop.checker import Report, check
 from rota.mechanisms.shop.compiled import columns, run_columns
 from rota.mechanisms.shop.plant import RUNNABLE, plant
 from rota.mechanisms.shop.simulator import Run, simulate
+from rota.studies.solve import Solved
 from rota.workload.shop.realization import Realization, realized
 
 
@@ -85,6 +87,28 @@ def compare(
     return [
         dispatch(problem, make(seed), realization, seed) for make in rules for seed, realization in zip(seeds, lucks, strict=True)
     ]
+
+
+def summary(runs: Sequence[Dispatched]) -> list[dict[str, Any]]:
+    """A row per rule: the mean of every term over its runs, the makespan's smallest and largest, mean rotations and seconds."""
+    rows = []
+    for rule in dict.fromkeys(run.rule for run in runs):
+        own = [run for run in runs if run.rule == rule]
+        spans = [run.run.makespan for run in own]
+        row: dict[str, Any] = {"rule": rule, "runs": len(own)}
+        row |= {term: statistics.mean(run.report.terms[term] for run in own) for term in own[0].report.terms}
+        row |= {"best_makespan": min(spans), "worst_makespan": max(spans), "rotations": statistics.mean(run.run.rotations for run in own)}
+        rows.append(row | {"seconds": statistics.mean(run.wall_s for run in own)})
+    return rows
+
+
+def solved_run(problem: Problem, realization: Realization, run: Dispatched) -> Solved:
+    """The run in the form that is written and drawn: the problem as it turned out, and its schedule."""
+    actual = realized(problem, realization)
+    value = run.report.objective
+    status: Status = "optimal" if actual.objective is None else "feasible"
+    outcome = Outcome(status, run.run.schedule, value, value and (None,) * len(value), (), run.rule)
+    return Solved(actual, outcome, run.report, run.wall_s)
 
 
 @dataclass(frozen=True, slots=True)
