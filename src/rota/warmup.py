@@ -16,8 +16,10 @@ def warm_up() -> int:
     from rota.errors import UnsupportedPolicy
     from rota.mechanisms.simulator import simulate
     from rota.policies.registry import make_policy, policy_names
+    from rota.studies.dispatch import warm_up as shop_simulator
     from rota.workload.trace import Trace
 
+    shop_simulator()
     n = 8
     length = np.full(n, 40, dtype=np.int64)
     ids = np.tile(np.arange(3, dtype=np.int64), n)

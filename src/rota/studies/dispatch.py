@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from rota.contracts.dispatch import DispatchRule, NumberedRule
@@ -15,6 +16,7 @@ from rota.mechanisms.shop.compiled import columns, run_columns
 from rota.mechanisms.shop.plant import RUNNABLE, plant
 from rota.mechanisms.shop.simulator import Run, simulate
 from rota.studies.solve import Solved
+from rota.workload.shop.build import job_shop
 from rota.workload.shop.realization import Realization, realized
 
 
@@ -79,10 +81,20 @@ def check_run(problem: Problem, realization: Realization, run: Run) -> Report:
     return check(actual, Schedule(run.schedule.start, run.schedule.mode, ends))
 
 
+@cache
+def warm_up() -> None:
+    """Compile, or load what was compiled, which is not to count as time of a run."""
+    from rota.policies.dispatch.online import make_rule
+
+    for blocking in ("none", "swap"):
+        run_rule(job_shop([[(0, 1), (1, 1)], [(1, 1), (0, 1)]], 2, blocking=blocking), make_rule("FIFO"))
+
+
 def compare(
     problem: Problem, rules: Sequence[Callable[[int], DispatchRule]], luck: Callable[[int], Realization], seeds: Sequence[int]
 ) -> list[Dispatched]:
     """Every rule under every seed; a seed means the same luck for all of them."""
+    warm_up()
     lucks = [luck(seed) for seed in seeds]
     return [
         dispatch(problem, make(seed), realization, seed) for make in rules for seed, realization in zip(seeds, lucks, strict=True)

@@ -1,0 +1,75 @@
+"""`rota dispatch` as people use it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from rota.cli.main import run
+from tests.shop import texts
+from tests.shop.test_cpsat import FT06
+
+
+@pytest.fixture
+def ft06(tmp_path: Path) -> str:
+    path = tmp_path / "ft06.txt"
+    path.write_text(texts.classic(FT06, 6))
+    return str(path)
+
+
+def test_all_rules_side_by_side(ft06: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["dispatch", ft06]) == 0
+    said = capsys.readouterr().out
+    rows = {line.split()[0]: line.split()[2] for line in said.splitlines()[1:-1]}
+    assert {name: rows[name] for name in ("FIFO", "SPT", "LPT", "MWKR", "MOR", "LWKR")} == {
+        "FIFO": "65", "SPT": "88", "LPT": "77", "MWKR": "61", "MOR": "59", "LWKR": "83",
+    }  # fmt: skip
+    assert "9 of 9 realised schedules keep every constraint" in said
+
+
+def test_luck_is_for_all_rules_and_json_has_every_run(ft06: str, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["dispatch", ft06, "--rule", "mwkr, MWKR,spt", "--noise", "0.3", "--breakdowns", "30:5", "--arrivals", "3", "--seeds", "4", "--json"]
+    assert run([*given, "--blocking", "swap", "--interruptions", "0.1"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    spans = [run["terms"]["makespan"] for run in said["runs"]]
+    assert spans[:4] == spans[4:8] and len(set(spans[:4])) > 1
+    assert all(run["checked"] for run in said["runs"])
+    assert [row["rule"] for row in said["rules"]] == ["MWKR", "SPT"]
+    assert said["rules"][1]["makespan"] == sum(spans[8:]) / 4
+
+
+def test_it_writes_the_only_run(ft06: str, tmp_path: Path) -> None:
+    table, page = tmp_path / "s.csv", tmp_path / "g.html"
+    assert run(["dispatch", ft06, "--rule", "mor", "--breakdowns", "20:9", "--out", str(table), "--html", str(page)]) == 0
+    with open(table, encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert len(rows) == 36 and max(int(row["end"]) for row in rows) > 59
+    assert "<svg" in page.read_text() or "plotly" in page.read_text().lower()
+
+
+def test_a_solver_that_plans_again(ft06: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("ortools")
+    assert run(["dispatch", ft06, "--rule", "rolling:cp-sat", "--time-limit", "10"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[3] == "55"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--rule", "best"], "unknown dispatch rule 'best'; choose from FIFO"),
+        (["--rule", "rolling:cpsat"], "did you mean cp-sat"),
+        (["--breakdowns", "3"], "such as 500:50"),
+        (["--breakdowns", "0:5"], "breakdowns need a mean time"),
+        (["--noise", "1"], "noise must be in [0, 1)"),
+        (["--seeds", "0"], "--seeds must be at least 1"),
+        (["--out", "s.csv"], "are for one run"),
+        (["--blocking", "no-wait"], "cannot handle max_lags of ft06"),
+    ],
+)
+def test_bad_input_is_one_line(ft06: str, given: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["dispatch", ft06, *given]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
