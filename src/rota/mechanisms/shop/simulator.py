@@ -53,6 +53,8 @@ class State:
     missing: list[int]
     """Predecessors that are not done; one more until the job arrives."""
     since: list[int]
+    ready_at: list[list[int]]
+    """Per task that is ready and mode, from when on the lags let it start."""
     ready: list[int]
     """Tasks that wait for resources, or for a lag, ascending."""
     free: list[int]
@@ -151,12 +153,12 @@ class Simulator:
         if state.missing[task]:
             return
         state.ready.insert(bisect_right(state.ready, task), task)
-        for mode in range(len(self.plant.ways[task])):
-            at = self.ready_at(task, mode)
+        state.ready_at[task] = [self._ready_at(task, mode) for mode in range(len(self.plant.ways[task]))]
+        for at in state.ready_at[task]:
             if at > state.now:
                 heapq.heappush(state.events, (at, WAKE, task))
 
-    def ready_at(self, task: int, mode: int) -> int:
+    def _ready_at(self, task: int, mode: int) -> int:
         """From when on the lags let it start; its predecessors have ended."""
         state = self.state
         return max(
@@ -184,20 +186,23 @@ class Simulator:
         """Resources, and units of each, that the task would need besides what is free and what it gives back; None if it cannot move anyway."""
         state = self.state
         given = state.gives[task]
-        if any(state.is_down[resource] for resource, _, _ in given) or self.ready_at(task, mode) > state.now:
+        if state.ready_at[task][mode] > state.now or (given and any(state.is_down[resource] for resource, _, _ in given)):
             return None
         lack = []
-        for use in self.plant.ways[task][mode].uses:
-            if state.is_down[use.resource]:
+        for resource, amount, _, _ in self.plant.ways[task][mode].uses:
+            if state.is_down[resource]:
                 return None
-            short = use.amount - state.free[use.resource] - sum(units for r, units, _ in given if r == use.resource)
+            short = amount - state.free[resource]
+            if short > 0 and given:
+                short -= sum(units for r, units, _ in given if r == resource)
             if short > 0:
-                lack.append((use.resource, short))
+                lack.append((resource, short))
         return lack
 
     def can_start(self, task: int, mode: int) -> bool:
         """Whether a rule may start it now."""
-        if self.state.missing[task] or self.state.start[task] >= 0 or self.lacking(task, mode) != []:
+        state = self.state
+        if state.missing[task] or state.start[task] >= 0 or self.lacking(task, mode) != []:
             return False
         return not self._may_get_stuck or self._next_out(task, mode) or way_out(self, task, mode) is not None
 
@@ -307,7 +312,8 @@ def _beginning(plant: Plant) -> State:
     heapq.heapify(events)
     return State(
         now=0, events=events, start=[-1 for _ in tasks], mode=[-1 for _ in tasks], end=[-1 for _ in tasks], done=[False for _ in tasks],
-        missing=[len(before) + 1 for before in plant.before], since=[0 for _ in tasks], ready=[], free=list(plant.capacity),
+        missing=[len(before) + 1 for before in plant.before], since=[0 for _ in tasks],
+        ready_at=[[] for _ in tasks], ready=[], free=list(plant.capacity),
         holders=[{} for _ in resources], gives=[[] for _ in tasks], gives_at_end=[[] for _ in tasks], is_down=[False for _ in resources],
         work_left=[sum(min(way.expected for way in plant.ways[t]) for t in group) for group in plant.job_tasks],
         tasks_left=[len(group) for group in plant.job_tasks], unfinished=len(plant.ways),
