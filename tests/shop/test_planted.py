@@ -34,7 +34,9 @@ def test_the_planted_schedule_passes_both_checks(seed: int, axes: tuple[str, ...
 def without_one(problem: Problem) -> list[Problem]:
     """The problem without one of its constraints, for each of them."""
     fewer = [replace(problem, lags=problem.lags[:i] + problem.lags[i + 1 :]) for i in range(len(problem.lags))]
-    fewer += [replace(problem, exclusive=problem.exclusive[:i] + problem.exclusive[i + 1 :]) for i in range(len(problem.exclusive))]
+    fewer += [
+        replace(problem, exclusive=problem.exclusive[:i] + problem.exclusive[i + 1 :]) for i in range(len(problem.exclusive))
+    ]
     for i, task in enumerate(problem.tasks):
         free = replace(task, earliest_start=0, latest_end=None)
         fewer.append(replace(problem, tasks=(*problem.tasks[:i], free, *problem.tasks[i + 1 :])))

@@ -67,7 +67,9 @@ class Shape:
         if self.vocabulary not in VOCABULARIES:
             raise InputError(f"vocabulary must be one of {', '.join(VOCABULARIES)}, not {self.vocabulary!r}")
         if not 2 <= self.layers <= self.tasks:
-            raise InputError(f"there must be at least 2 layers and a task for each, not {self.layers} layers and {self.tasks} tasks")
+            raise InputError(
+                f"there must be at least 2 layers and a task for each, not {self.layers} layers and {self.tasks} tasks"
+            )
         if self.longest < 1 or self.capacity < 1 or self.slack < 0 or not 0 <= self.share <= 1:
             raise InputError("durations and capacity must be at least 1, slack at least 0, and the share within 0 and 1")
 
@@ -156,7 +158,9 @@ def independent_edges(rng: random.Random, layer: Sequence[int], count: int) -> l
         for b in below[j]:
             above[b] |= above[i]
     if len(chosen) < count:
-        raise InputError(f"no more than {len(chosen)} precedences were found of which none implies another, not {count}; use more tasks or a lower level")
+        raise InputError(
+            f"no more than {len(chosen)} precedences that do not imply each other were found, not {count}; use more tasks or a lower level"
+        )
     return chosen
 
 
