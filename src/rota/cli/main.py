@@ -19,6 +19,7 @@ from rota.cli import (
     compose,
     demo,
     dispatch,
+    examine,
     frontier,
     make_model,
     policies,
@@ -63,7 +64,7 @@ def _root(
 
 
 for _verb in (
-    demo, compare, simulate, capacity, frontier, ramp, compose, streams, solve, dispatch, policies, calibrate, make_model, serve, bench, reproduce,
+    demo, compare, simulate, capacity, frontier, ramp, compose, streams, solve, dispatch, policies, calibrate, make_model, serve, bench, examine, reproduce,
 ):  # fmt: skip
     _verb.register(app)
 for _group in (workload, catalog):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rota.contracts.shop import (
@@ -49,20 +50,24 @@ class Serial:
     ) -> Outcome:
         """The schedule; budget and hint are not looked at."""
         require(self, problem)
-        schedule = generate(problem)
-        if schedule is None:
-            return Outcome("unknown", None, None, None, solver=self.name)
-        values = stage_values(problem, schedule)
-        point = Progress(0.0, values[0] if values else None, None)
-        if on_progress is not None:
-            on_progress(point, schedule)
-        if problem.objective is None:
-            return Outcome("optimal", schedule, None, None, (point,), self.name)
-        return Outcome("feasible", schedule, values, (None,) * len(values), (point,), self.name)
+        return constructed(problem, generate(problem), self.name, on_progress)
 
 
-def generate(problem: Problem) -> Schedule | None:
-    """A schedule, or None where the next task does not fit its limits."""
+def constructed(problem: Problem, schedule: Schedule | None, name: str, on_progress: OnProgress | None) -> Outcome:
+    """What a rule that builds one schedule hands back."""
+    if schedule is None:
+        return Outcome("unknown", None, None, None, solver=name)
+    values = stage_values(problem, schedule)
+    point = Progress(0.0, values[0] if values else None, None)
+    if on_progress is not None:
+        on_progress(point, schedule)
+    if problem.objective is None:
+        return Outcome("optimal", schedule, None, None, (point,), name)
+    return Outcome("feasible", schedule, values, (None,) * len(values), (point,), name)
+
+
+def generate(problem: Problem, priority: Mapping[str, tuple[int, int]] | None = None) -> Schedule | None:
+    """A schedule, or None where the next task does not fit its limits; lowest `priority` first, by default as said above."""
     state = _State(problem)
     before: dict[str, set[str]] = defaultdict(set)
     after: dict[str, set[str]] = defaultdict(set)
@@ -70,7 +75,8 @@ def generate(problem: Problem) -> Schedule | None:
         if lag.a[0] != lag.b[0]:
             before[lag.b[0]].add(lag.a[0])
             after[lag.a[0]].add(lag.b[0])
-    priority = _priorities(problem, after)
+    if priority is None:
+        priority = _priorities(problem, after)
     number = {task.id: i for i, task in enumerate(problem.tasks)}
     waits = {task.id: len(before[task.id]) for task in problem.tasks}
     ready = [(priority[name], number[name]) for name, count in waits.items() if not count]
