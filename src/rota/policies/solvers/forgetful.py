@@ -9,14 +9,14 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 
-from rota.contracts.shop import Budget, Feature, Objective, OnProgress, Outcome, Problem, Resource, Schedule, Task
+from rota.contracts.shop import Budget, Feature, OnProgress, Outcome, Problem, Resource, Schedule, Task
 from rota.errors import InfeasibleProblem, InputError
 from rota.policies.solvers.cpsat import CpSat
 
 
 @dataclass(frozen=True, slots=True)
 class Forgetful:
-    """CP-SAT on a problem that is remembered with errors; the schedule is for that one, and the makespan is short.
+    """CP-SAT on a problem that is remembered with errors; the schedule is for that one.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class Forgetful:
 
 
 def remember(problem: Problem, error: float, rng: random.Random) -> Problem:
-    """The problem with each constraint left out, and each duration off by one, with probability `error`; for the shortest makespan.
+    """The problem with each constraint left out, and each duration off by one, with probability `error`; any schedule will do.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def remember(problem: Problem, error: float, rng: random.Random) -> Problem:
         resources=tuple(_remember_resource(resource, slips(), slips(), len(problem.tasks)) for resource in problem.resources),
         lags=tuple(lag for lag in problem.lags if not slips()),
         exclusive=tuple(group for group in problem.exclusive if not slips()),
-        objective=Objective.of("makespan"),
+        objective=None,
     )
 
 

@@ -32,6 +32,7 @@ STUDIES = {
         _study("batchllm", "BatchLLM: time of offline jobs, and what each part gives", "Zheng et al., MLSys 2026"),
         _study("apex", "APEX: tokens per second when the host computes part of decode attention", "Fan et al., IPDPS 2026, arXiv 2506.03296"),
         _study("smtt", "EDDC and MDDC: rules for total tardiness found by search, against the known ones", "Discovering Heuristics with LLMs, 2025"),
+        _study("r-constraintbench", "R-ConstraintBench: where planners stop keeping every constraint", "R-ConstraintBench, August 2025"),
         _study("vidur-parity", "The simulator equals Vidur request by request", "Agrawal et al., Vidur, MLSys 2024"),
     )
 }
