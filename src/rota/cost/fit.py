@@ -161,7 +161,7 @@ def fit_roofline(flops: Floats, moved: Floats, seconds: Floats, peak: float, ban
     bounds = [(np.log(_LOWEST), np.log(_HIGHEST)), (np.log(0.005), 0.0), (np.log(0.005), np.log(1.25))]
     if not computes:
         del start[1], bounds[1]
-    x = np.exp(_least_squares(predict, seconds, start, bounds))
+    x = np.exp(least_squares(predict, seconds, start, bounds))
     return float(x[0]), float(x[1]) if computes else UNSEEN_FLOPS, float(x[-1])
 
 
@@ -188,11 +188,11 @@ def _line(sent: Floats, seconds: Floats) -> tuple[float, float]:
     rate = float(np.max(sent / seconds))
     bounds = [(np.log(_LOWEST), np.log(_HIGHEST)), (np.log(rate / 100), np.log(rate * 100))]
     start = [np.log(float(seconds.min())), np.log(rate)]
-    x = np.exp(_least_squares(lambda x: np.exp(x[0]) + sent * np.exp(-x[1]), seconds, start, bounds))
+    x = np.exp(least_squares(lambda x: np.exp(x[0]) + sent * np.exp(-x[1]), seconds, start, bounds))
     return float(x[0]), float(x[1])
 
 
-def _least_squares(
+def least_squares(
     predict: Callable[[Floats], Floats], seconds: Floats, start: Sequence[float], bounds: Sequence[tuple[float, float]]
 ) -> Floats:
     """Parameters within bounds that minimise the Huber loss of log(predicted / measured): Levenberg-Marquardt, reweighted."""

@@ -6,10 +6,10 @@ there is to using it.
 
 from __future__ import annotations
 
-from rota.mechanisms.engine.clock import Clock, ModelClock, WallClock
+from rota.mechanisms.engine.clock import BusyClock, Clock, ModelClock, WallClock
 from rota.mechanisms.engine.engine import Engine, Output, Stats
 from rota.mechanisms.engine.loading import load_engine
 from rota.mechanisms.engine.parameters import SamplingParams
 from rota.mechanisms.engine.runner import Choice, Runner
 
-__all__ = ["Choice", "Clock", "Engine", "ModelClock", "Output", "Runner", "SamplingParams", "Stats", "WallClock", "load_engine"]
+__all__ = ["BusyClock", "Choice", "Clock", "Engine", "ModelClock", "Output", "Runner", "SamplingParams", "Stats", "WallClock", "load_engine"]
