@@ -57,18 +57,22 @@ class StepSample(NamedTuple):
 
 
 class SampleFile:
-    """Samples in a file of JSON lines that grows with every measurement and can be taken up again.
+    """Measured steps in a file of JSON lines that grows with every measurement and can be taken up again.
 
     Parameters
     ----------
     path : Path or None
-        Continued if it exists; None keeps samples in memory only.
+        Continued if it exists; None keeps everything in memory only.
     head : mapping
         What is measured, and how; a file that was begun otherwise is refused.
 
     Attributes
     ----------
-    samples : list of StepSample
+    fitted, held_out : list of StepSample
+    count : int
+        Calls of `add`, those of earlier runs included.
+    notes : dict
+        What `note` was told.
 
     Raises
     ------
@@ -77,14 +81,22 @@ class SampleFile:
     """
 
     def __init__(self, path: Path | None, head: Mapping[str, Any]) -> None:
-        self.samples: list[StepSample] = []
-        self.head: dict[str, Any] = dict(head)
+        self.fitted: list[StepSample] = []
+        self.held_out: list[StepSample] = []
+        self.count = 0
+        self.notes: dict[str, Any] = {}
+        self._head: dict[str, Any] = json.loads(json.dumps(dict(head)))
         self._path, self._file = path, None if path is None else self._open(path)
 
-    def add(self, samples: Sequence[StepSample]) -> None:
-        """Keep what was measured."""
-        self.samples += samples
-        self._write("".join(json.dumps(sample) + "\n" for sample in samples))
+    def add(self, fitted: Sequence[StepSample], held_out: Sequence[StepSample] = ()) -> None:
+        """Keep what one measurement has given."""
+        self._take(fitted, held_out)
+        self._write([fitted, held_out])
+
+    def note(self, name: str, value: object) -> None:
+        """Keep a fact for whoever goes on."""
+        self.notes[name] = value
+        self._write({name: value})
 
     def remove(self) -> None:
         """The measurement is complete: nobody will go on with it."""
@@ -97,7 +109,7 @@ class SampleFile:
             lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]  # not the half of one
             if lines:
                 self._read(path, lines)
-            path.write_text("".join(lines) or json.dumps(self.head) + "\n", encoding="utf-8")
+            path.write_text("".join(lines) or json.dumps(self._head) + "\n", encoding="utf-8")
             return path.open("a", encoding="utf-8", buffering=1)
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else error
@@ -106,9 +118,14 @@ class SampleFile:
     def _read(self, path: Path, lines: Sequence[str]) -> None:
         try:
             begun = json.loads(lines[0])
-            changed = [key for key in self.head if begun.get(key) != json.loads(json.dumps(self.head[key]))]
-            if not changed:
-                self.samples = [_sample(json.loads(line)) for line in lines[1:]]
+            changed = [key for key in self._head if begun.get(key) != self._head[key]]
+            for line in () if changed else lines[1:]:
+                content = json.loads(line)
+                if isinstance(content, dict):
+                    self.notes |= content
+                else:
+                    fitted, held_out = content
+                    self._take([_sample(fields) for fields in fitted], [_sample(fields) for fields in held_out])
         except (ValueError, TypeError, AttributeError):
             raise InputError(f"{path}: holds no measurements of this program; move it away, or choose another --output") from None
         if changed:
@@ -116,11 +133,16 @@ class SampleFile:
                 f"{path}: was begun with another {changed[0]} ({begun.get(changed[0])}); delete it to begin anew, or choose another --output"
             )
 
-    def _write(self, text: str) -> None:
+    def _take(self, fitted: Sequence[StepSample], held_out: Sequence[StepSample]) -> None:
+        self.fitted += fitted
+        self.held_out += held_out
+        self.count += 1
+
+    def _write(self, content: object) -> None:
         if self._file is None:
             return
         try:
-            self._file.write(text)
+            self._file.write(json.dumps(content) + "\n")
         except OSError as error:
             raise InputError(f"{self._path}: could not be written ({error.strerror}); free space, and run the command again") from None
 

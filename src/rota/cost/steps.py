@@ -68,7 +68,7 @@ class StepFit:
 
     def tables(self, source: str = "measured") -> StepTables:
         """The costs of steps as the simulator takes them."""
-        error = {f"{check.kind} steps (hold-out)": check.error for check in self.checks}
+        error = {"steps (hold-out)": check.error for check in self.checks if check.kind == "all"}
         return StepTables(
             layer=_table(self.knots, self.layer), head=_table(self.head_knots, self.head), n_layers=self.n_layers, source=source,
             error=error, **self.rates,

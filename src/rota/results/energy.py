@@ -37,7 +37,7 @@ def operations(run: Run) -> tuple[float, float]:
 def energy(run: Run, makespan: float) -> float:
     """Joules of the whole run over `makespan` seconds; NaN without energy constants (see the module's formula)."""
     constants = run.meta.get("energy")
-    if not isinstance(constants, Mapping):
+    if not isinstance(constants, Mapping) or not any(constants[name] for name in ("idle_watts", "joule_flop", "joule_byte")):
         return float("nan")
     flops, moved = operations(run)
     idle = constants["idle_watts"] * replicas(run) * makespan

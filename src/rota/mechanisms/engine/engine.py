@@ -15,7 +15,7 @@ from rota.contracts.serving import FINISHED, FUTURE, BatchPolicy
 from rota.errors import InputError, UnsupportedPolicy
 from rota.mechanisms.engine.clock import Clock, WallClock
 from rota.mechanisms.engine.core import EngineCore, Row
-from rota.mechanisms.engine.log import Arrived, Called, Cancelled, Ended, Entry, Planned, Stepped
+from rota.mechanisms.engine.log import Arrived, Called, Cancelled, Ended, Entry, Log, Planned, Stepped
 from rota.mechanisms.engine.parameters import SamplingParams
 from rota.mechanisms.engine.runner import Choice, Runner
 from rota.mechanisms.engine.sequences import Seq
@@ -85,8 +85,8 @@ class Engine:
         The wall's by default.
     tokenizer : Tokenizer, optional
         Gives outputs a text, and is needed for stop texts.
-    log : list, optional
-        Gets an entry for everything that happens (`rota.mechanisms.engine.log`); it grows without bound.
+    log : Log, optional
+        Gets an entry for everything that happens (`rota.mechanisms.engine.log`); a list grows without bound.
     seed : int
         What requests without a seed derive theirs from.
     compress : bool
@@ -102,7 +102,7 @@ class Engine:
 
     def __init__(
         self, runner: Runner, policy: BatchPolicy, *, blocks: int, block_size: int = 16, max_len: int | None = None,
-        clock: Clock | None = None, tokenizer: Tokenizer | None = None, log: list[Entry] | None = None, seed: int = 0,
+        clock: Clock | None = None, tokenizer: Tokenizer | None = None, log: Log | None = None, seed: int = 0,
         compress: bool = True, prefill_fit: tuple[float, float, float] = (0.0, 0.0, 0.0),
     ) -> None:  # fmt: skip
         if isinstance(policy, OfflinePolicy):

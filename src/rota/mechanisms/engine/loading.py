@@ -8,14 +8,14 @@ from rota.contracts.serving import BatchPolicy
 from rota.errors import DoesNotFit, InputError
 from rota.mechanisms.engine.clock import Clock
 from rota.mechanisms.engine.engine import Engine
-from rota.mechanisms.engine.log import Entry
+from rota.mechanisms.engine.log import Log
 from rota.mechanisms.engine.text import Tokenizer
 
 
 def load_engine(
     folder: Path | str, policy: BatchPolicy, *, dtype: str = "auto", weight_format: str = "plain", device: str = "auto",
     kv_bytes: int = 1 << 30, block_size: int = 16, max_model_len: int | None = None, clock: Clock | None = None,
-    tokenizer: Tokenizer | None = None, log: list[Entry] | None = None, seed: int = 0, threads: int | None = None,
+    tokenizer: Tokenizer | None = None, log: Log | None = None, seed: int = 0, threads: int | None = None,
 ) -> Engine:  # fmt: skip
     """An engine for a Hugging Face model directory.
 
@@ -66,3 +66,18 @@ def load_engine(
         runner, policy, blocks=blocks, block_size=block_size, max_len=max_model_len, clock=clock, tokenizer=tokenizer, log=log, seed=seed,
         prefill_fit=fit,
     )  # fmt: skip
+
+
+def device_of(device: str) -> str:
+    """The device that ``"auto"`` means here, or `device`.
+
+    Raises
+    ------
+    InputError
+        If PyTorch is not installed.
+    """
+    try:
+        from rota.mechanisms.engine.model_runner import chosen_device
+    except ImportError as error:
+        raise InputError(f"the engine needs PyTorch and safetensors ({error}); install them: pip install 'rota[engine]'") from None
+    return chosen_device(device)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from rota.contracts.serving import Pin, StepPlan, Work
 from rota.errors import InputError
@@ -89,11 +89,43 @@ Entry = Arrived | Planned | Stepped | Cancelled | Called | Ended
 _KINDS: dict[str, type[Entry]] = {kind.__name__.lower(): kind for kind in (Arrived, Planned, Stepped, Cancelled, Called, Ended)}
 
 
+class Log(Protocol):
+    """Where an engine puts its entries: a list, or a `LogFile`."""
+
+    def append(self, entry: Entry, /) -> None: ...
+
+
+class LogFile:
+    """A log that goes to a file at once, one JSON array a line: the kind of entry, then its fields.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file = path.open("w", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{path}: cannot write a log there ({error.strerror}); choose another file") from None
+
+    def append(self, entry: Entry, /) -> None:
+        """Write an entry."""
+        self._file.write(json.dumps([type(entry).__name__.lower(), *entry]) + "\n")
+
+    def __enter__(self) -> LogFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
 def write_log(entries: Iterable[Entry], path: Path) -> None:
-    """One JSON array a line: the kind of entry, then its fields."""
-    with path.open("w", encoding="utf-8") as file:
+    """A whole log as a file (`LogFile`)."""
+    with LogFile(path) as file:
         for entry in entries:
-            file.write(json.dumps([type(entry).__name__.lower(), *entry]) + "\n")
+            file.append(entry)
 
 
 def read_log(path: Path) -> Iterator[Entry]:
@@ -102,15 +134,23 @@ def read_log(path: Path) -> Iterator[Entry]:
     Raises
     ------
     InputError
-        For a line that is none; the message names it.
+        If it cannot be read, or for a line that is none; the message names it. The half of a last line is left out: a log may be that of
+        an engine that was killed.
     """
-    with path.open(encoding="utf-8") as file:
+    try:
+        file = path.open(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give an engine's event log (rota serve --step-log)") from None
+    with file:
         for number, line in enumerate(file, 1):
             try:
                 kind, *fields = json.loads(line)
-                yield _entry(kind, fields)
+                entry = _entry(kind, fields)
             except (ValueError, TypeError, KeyError):
+                if not line.endswith("\n"):
+                    return
                 raise InputError(f"{path}: line {number} is not an entry of an engine's event log") from None
+            yield entry
 
 
 def _entry(kind: str, fields: list[Any]) -> Entry:

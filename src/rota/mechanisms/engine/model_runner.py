@@ -156,6 +156,11 @@ def use_threads(threads: int) -> None:
     numba.set_num_threads(threads)
 
 
+def chosen_device(device: str) -> str:
+    """`device`, or what ``"auto"`` means here."""
+    return device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def load_runner(
     folder: Path | str, *, dtype: str = "auto", weight_format: str = "plain", device: str = "auto"
 ) -> ModelRunner:
@@ -177,8 +182,7 @@ def load_runner(
     InputError
         If the directory does not hold a model that can be run, or an option is unknown.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = chosen_device(device)
     if dtype == "auto":
         dtype = "bfloat16" if device.startswith("cuda") else "float32"
     if dtype not in DTYPES:

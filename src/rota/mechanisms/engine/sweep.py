@@ -75,11 +75,10 @@ class Sweep:
             n *= 2
         return n
 
-    def round(self, number: int) -> Iterator[tuple[bool, list[StepSample]]]:
-        """Measure every step once: whether it is one to check a fit on, and what was found."""
+    def round(self, number: int) -> list[tuple[bool, Step]]:
+        """All steps in the order of a round, and whether each is one to check a fit on."""
         steps = [(False, step) for step in self.grid] + [(True, step) for step in self.random]
-        for i in np.random.default_rng((self._seed, number)).permutation(len(steps)).tolist():
-            yield steps[i][0], self.measure(steps[i][1])
+        return [steps[i] for i in np.random.default_rng((self._seed, number)).permutation(len(steps)).tolist()]
 
     def measure(self, step: Step) -> list[StepSample]:
         """Run a step once: a sample for each range of its layers."""

@@ -1,0 +1,125 @@
+"""Measures an engine for its costs: a sweep of its runner, then a few requests that show what policy and bookkeeping cost beside it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from rota.cost.step_samples import SampleFile, StepSample
+from rota.errors import InputError
+from rota.mechanisms.engine.clock import BusyClock
+from rota.mechanisms.engine.drive import Drive
+from rota.mechanisms.engine.engine import Engine
+from rota.mechanisms.engine.log import Entry
+from rota.mechanisms.engine.step_times import samples_of
+from rota.mechanisms.engine.sweep import Sweep
+from rota.workload.trace import Trace
+
+Progress = Callable[[int, int], None]
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
+#: No single step takes more than this share of the time that a calibration may take.
+SHARE = 1 / 200
+#: Requests that come at once, group after group: how bookkeeping grows with sequences.
+GROUPS = (1, 2, 4, 8, 16, 32)
+OUTPUT = 24
+
+
+def busy_clock(name: str, *, device: str, threads: int) -> BusyClock:
+    """The clock of a measurement: ``"wall"``, or ``"cpu"``, which leaves out what other programs take of the machine.
+
+    Raises
+    ------
+    InputError
+        For another name, and where CPU time does not tell how long something takes.
+    """
+    if name not in CLOCKS:
+        raise InputError(f"unknown clock {name!r}; choose one of {', '.join(CLOCKS)}")
+    if name == "cpu" and (threads != 1 or device != "cpu"):
+        raise InputError(f"CPU time does not tell how long {threads} threads on {device} take; add --device cpu --threads 1, or use the wall's")
+    return BusyClock(CLOCKS[name])
+
+
+def measure(
+    engine: Engine, log: list[Entry], kept: SampleFile, *, clock: str = "wall", rounds: int = 5, budget: float = 180.0, most_tokens: int = 2048, seed: int = 0,
+    progress: Progress | None = None,
+) -> None:  # fmt: skip
+    """Measure into `kept`, beginning where it left off. Ctrl-C leaves there what has been measured.
+
+    Parameters
+    ----------
+    engine : Engine
+        Without requests, on a `busy_clock` of the same name.
+    log : list
+        The engine's.
+    kept : SampleFile
+    clock : str
+        One of `CLOCKS`.
+    rounds : int
+        How often everything is measured.
+    budget : float
+        Seconds on the wall after which no new round begins. One round is always made; what a step may take follows from it.
+    most_tokens : int
+        Largest chunk, if the budget allows it.
+    seed : int
+    progress : callable, optional
+        Called with (measurements done, all of them).
+    """
+    limits = engine.core.limits
+    most_seqs = min(limits.max_seqs, 64)
+
+    def sweep_to(tokens: int) -> Sweep:
+        return Sweep(
+            engine.runner, blocks=limits.blocks, block_size=limits.block_size, max_len=engine.max_len, clock=CLOCKS[clock],
+            most_tokens=tokens, most_seqs=most_seqs, seed=seed,
+        )  # fmt: skip
+
+    if "most_tokens" not in kept.notes:
+        kept.note("most_tokens", sweep_to(most_tokens).affordable(budget * SHARE))
+    sweep = sweep_to(kept.notes["most_tokens"])
+    began, done, each = time.monotonic(), 0, len(sweep.grid) + len(sweep.random)
+    for number in range(rounds):
+        if number and done >= kept.count and time.monotonic() - began > budget:
+            break
+        for held_out, step in sweep.round(number):
+            if done >= kept.count:
+                samples = sweep.measure(step)
+                kept.add([] if held_out else samples, samples if held_out else [])
+            done += 1
+            if progress:
+                progress(done, rounds * each)
+    if "served" not in kept.notes:
+        samples = serve(engine, log, seed)
+        kept.add(*split(samples, seed))
+        kept.note("served", len(samples))
+    if progress:
+        progress(rounds * each, rounds * each)
+
+
+def serve(engine: Engine, log: list[Entry], seed: int) -> list[StepSample]:
+    """The steps of a few groups of requests under the engine's own policy."""
+    room = min(engine.max_len, engine.core.limits.blocks * engine.core.limits.block_size)
+    output = max(1, min(OUTPUT, room // 4))
+    n = sum(GROUPS)
+    draw = np.random.default_rng((seed, 1 << 21))
+    trace = Trace(
+        arrival=np.repeat(1e4 * np.arange(len(GROUPS)), GROUPS), prompt=draw.integers(1, max(2, min(128, room - output)), n),
+        output=draw.integers(max(1, output // 2), output + 1, n),
+    )  # fmt: skip
+    drive = Drive(engine, trace, lambda row: draw.integers(0, engine.runner.vocab, int(trace.prompt[row])).tolist())
+    log.clear()
+    drive.run()
+    samples = samples_of(log)
+    log.clear()
+    return samples
+
+
+def split(samples: Iterable[StepSample], seed: int) -> tuple[list[StepSample], list[StepSample]]:
+    """Those to fit and those to check the fit on."""
+    parts: tuple[list[StepSample], list[StepSample]] = ([], [])
+    for sample in samples:
+        parts[sample.held_out(seed)].append(sample)
+    return parts
+
+
