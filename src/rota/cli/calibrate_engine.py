@@ -89,8 +89,7 @@ def run(plan: Plan) -> None:
 def _measure(plan: Plan) -> tuple[Measured, bool]:
     """What an engine of this machine costs, and whether that was not broken off."""
     from rota.cost.step_samples import SampleFile
-    from rota.mechanisms.engine import load_engine
-    from rota.mechanisms.engine.calibrate import busy_clock, measure
+    from rota.mechanisms.engine.calibrate import measure, open_engine
     from rota.mechanisms.engine.loading import device_of
     from rota.mechanisms.engine.log import Entry
     from rota.policies.registry import parse_policy
@@ -98,14 +97,9 @@ def _measure(plan: Plan) -> tuple[Measured, bool]:
 
     where = plan.conditions(device_of(plan.device))
     log: list[Entry] = []
-    clock = busy_clock(plan.clock, device=where["device"], threads=where["threads"])
     path = None if plan.output is None else Path(f"{plan.output}.partial")
     with SampleFile(path, where) as kept:  # before the model is loaded: it may be another measurement's
-        engine = load_engine(
-            plan.folder, parse_policy(plan.policy), dtype=plan.dtype, weight_format=plan.weight_format, device=where["device"],
-            kv_bytes=where["kv_bytes"], block_size=plan.block_size, max_model_len=plan.max_model_len, clock=clock, log=log,
-            threads=where["threads"],
-        )  # fmt: skip
+        engine = open_engine(where, parse_policy(plan.policy), log)
         if kept.count and not plan.json:
             typer.echo(f"{path}: going on after {kept.count:,} measurements", err=True)
         complete = True

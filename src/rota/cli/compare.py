@@ -14,6 +14,7 @@ from rota.errors import InputError
 
 if TYPE_CHECKING:
     from rota.cost.deployment import Deployment
+    from rota.cost.measured import Measured
     from rota.results.comparison import Comparison
     from rota.results.slo import SLO
 
@@ -159,7 +160,7 @@ def as_json(found: Comparison) -> dict[str, object]:
     }
 
 
-def conditions(setup: Setup, deployment: Deployment) -> dict[str, object]:
+def conditions(setup: Setup, deployment: Deployment | Measured) -> dict[str, object]:
     """What someone needs to judge and repeat the result."""
     from importlib.metadata import version
 
@@ -178,7 +179,7 @@ def conditions(setup: Setup, deployment: Deployment) -> dict[str, object]:
             "memory": engine.meta["memory"],
             "KV blocks": f"{engine.blocks:,} of {engine.block_size} tokens",
             "longest request": engine.max_len,
-            "USD per hour": engine.meta["usd_per_hour"],
+            "USD per hour": engine.meta.get("usd_per_hour", "not known"),
         },
         "costs": {
             "source": f"{tables.source} ({engine.meta['cost_source']})",

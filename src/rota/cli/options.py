@@ -22,12 +22,18 @@ from rota.errors import InputError
 
 if TYPE_CHECKING:
     from rota.cost.deployment import Deployment
+    from rota.cost.measured import Measured
     from rota.results.slo import SLO
     from rota.studies.replicate import TraceSource
     from rota.workload.trace import Trace
 
 _invocation = "rota"
 _TRACE, _DEPLOYMENT, _FLEET = "Trace", "Deployment", "Fleet"
+#: What a file of measured costs has settled.
+ENGINE_OPTIONS = (
+    "model", "device", "tensor_parallel_size", "pipeline_parallel_size", "gpu_memory_utilization", "block_size", "max_model_len", "dtype",
+    "kv_cache_dtype", "kv_offloading_size", "calibration", "host", "swap_space",
+)  # fmt: skip
 ROUTERS = "round-robin, random, least-outstanding, least-queued or program (turns of a program stay together)"
 
 
@@ -146,6 +152,10 @@ class Setup(Workload):
     calibration: Annotated[
         str | None, _option("--calibration", panel=_DEPLOYMENT, help="Cost constants written by rota calibrate.", metavar="FILE")
     ] = None
+    costs: Annotated[
+        str | None,
+        _option("--costs", panel=_DEPLOYMENT, help="An engine that rota calibrate measured, instead of --model and --device.", metavar="FILE"),
+    ] = None
     host: Annotated[
         str | None,
         _option("--host", panel=_DEPLOYMENT, help="A host of rota catalog hosts, for KV in host memory; default: the usual one."),
@@ -162,9 +172,13 @@ class Setup(Workload):
     def check(self) -> None:
         """Find contradictions before anything is read."""
         Workload.check(self)
-        if not self.model:
+        if self.costs is not None:
+            given = [f.name for f in fields(Setup) if f.name in ENGINE_OPTIONS and getattr(self, f.name) != f.default]
+            if given:
+                raise InputError(f"--costs is of a model on a device as it was measured; leave out --{given[0].replace('_', '-')}")
+        elif not self.model:
             raise InputError("no model given; add --model, such as --model llama-3-8b (rota catalog models lists them)")
-        if not self.device:
+        elif not self.device:
             raise InputError("no device given; add --device, such as --device a100-80g (rota catalog devices lists them)")
         if self.replicas < 1:
             raise InputError(f"--replicas must be at least 1, not {self.replicas}")
@@ -182,11 +196,15 @@ class Setup(Workload):
 
         return within(trace, self.deployment().max_len)
 
-    def deployment(self) -> Deployment:
+    def deployment(self) -> Deployment | Measured:
         """The model on the device."""
+        self.check()
+        if self.costs is not None:
+            from rota.cost.measured import read_costs
+
+            return read_costs(self.costs)
         from rota.cost.deployment import Deployment
 
-        self.check()
         given: dict[str, Any] = {
             name: value
             for name in ("max_model_len", "dtype", "kv_cache_dtype", "calibration", "host", "swap_space")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rota.cost.engine import EngineSpec
 from rota.cost.steps import RATES, Check, StepFit
@@ -41,7 +42,10 @@ class Measured:
     max_len: int
     conditions: dict[str, Any] = field(default_factory=dict)
 
-    gpus = 1
+    @property
+    def gpus(self) -> int:
+        """Devices of the engine."""
+        return 1
 
     @property
     def label(self) -> str:
@@ -115,12 +119,7 @@ def read_costs(path: str | Path) -> Measured:
 
 def _measured(content: Mapping[str, Any]) -> Measured:
     seconds, engine = content["seconds"], content["engine"]
-    tables = {}
-    for name in ("layer", "head"):
-        tokens, values = (np.array(seconds[name][key], kind) for key, kind in (("tokens", np.int64), ("seconds", np.float64)))
-        if len(tokens) < 2 or len(tokens) != len(values) or tokens[0] != 1 or (np.diff(tokens) <= 0).any() or not np.isfinite(values).all():
-            raise ValueError(f"seconds.{name}")
-        tables[name] = tokens, values
+    layer, head = (_points(name, seconds[name]) for name in ("layer", "head"))
     rates = {name: float(seconds[name]) for name in RATES}
     for name, rate in rates.items():
         if not 0 <= rate < np.inf:
@@ -130,5 +129,13 @@ def _measured(content: Mapping[str, Any]) -> Measured:
         if size < 1:
             raise ValueError(f"engine.{name}")
     checks = tuple(Check(str(c["kind"]), int(c["steps"]), float(c["error"]), float(c["p90"])) for c in content["checks"])
-    fit = StepFit(*tables["layer"], *tables["head"], rates, sizes.pop("n_layers"), checks)
+    fit = StepFit(*layer, *head, rates, sizes.pop("n_layers"), checks)
     return Measured(str(content["model"]), fit, **sizes, conditions=dict(content["conditions"]))
+
+
+def _points(name: str, given: Mapping[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """A piecewise linear table."""
+    tokens, values = np.array(given["tokens"], np.int64), np.array(given["seconds"], np.float64)
+    if len(tokens) < 2 or len(tokens) != len(values) or tokens[0] != 1 or (np.diff(tokens) <= 0).any() or not np.isfinite(values).all():
+        raise ValueError(f"seconds.{name}")
+    return tokens, values

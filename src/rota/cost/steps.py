@@ -8,8 +8,8 @@ logarithms, robust against single wrong rows.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,11 +68,12 @@ class StepFit:
 
     def tables(self, source: str = "measured") -> StepTables:
         """The costs of steps as the simulator takes them."""
-        error = {"steps (hold-out)": check.error for check in self.checks if check.kind == "all"}
-        return StepTables(
-            layer=_table(self.knots, self.layer), head=_table(self.head_knots, self.head), n_layers=self.n_layers, source=source,
-            error=error, **self.rates,
-        )  # fmt: skip
+        error = dict(("steps (hold-out)", check.error) for check in self.checks if check.kind == "all")
+        tables = StepTables(
+            layer=_table(self.knots, self.layer), head=_table(self.head_knots, self.head), n_layers=self.n_layers, source=source, error=error
+        )
+        rates: dict[str, Any] = dict(self.rates)
+        return replace(tables, **rates)
 
 
 def fit_steps(fitted: Sequence[StepSample], held_out: Sequence[StepSample], n_layers: int) -> StepFit:
@@ -101,7 +102,7 @@ def fit_steps(fitted: Sequence[StepSample], held_out: Sequence[StepSample], n_la
     rates["cpu"] += extra[0]
     rates["cpu_per_seq"] += extra[1]
     found = StepFit(design.knots, x[:layers], design.head_knots, x[layers : layers + heads], rates, n_layers)
-    return StepFit(found.knots, found.layer, found.head_knots, found.head, rates, n_layers, tuple(_checks(found, held_out, extra)))
+    return replace(found, checks=tuple(_checks(found, held_out, extra)))
 
 
 def merged(samples: Iterable[StepSample]) -> list[StepSample]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
+from rota.contracts.serving import BatchPolicy
 from rota.cost.step_samples import SampleFile, StepSample
 from rota.errors import InputError
 from rota.mechanisms.engine.clock import BusyClock
 from rota.mechanisms.engine.drive import Drive
 from rota.mechanisms.engine.engine import Engine
-from rota.mechanisms.engine.log import Entry
+from rota.mechanisms.engine.loading import load_engine
+from rota.mechanisms.engine.log import Entry, Log
 from rota.mechanisms.engine.step_times import samples_of
 from rota.mechanisms.engine.sweep import Sweep
 from rota.workload.trace import Trace
@@ -41,9 +44,25 @@ def busy_clock(name: str, *, device: str, threads: int) -> BusyClock:
     return BusyClock(CLOCKS[name])
 
 
+def open_engine(conditions: Mapping[str, Any], policy: BatchPolicy, log: Log) -> Engine:
+    """An engine under the conditions of a measurement (`rota.cost.measured.Measured.conditions`).
+
+    Raises
+    ------
+    InputError, DoesNotFit, UnsupportedPolicy
+        As `load_engine`; for a clock that does not suit.
+    """
+    c = conditions
+    clock = busy_clock(c["clock"], device=c["device"], threads=c["threads"])
+    return load_engine(
+        c["model_dir"], policy, dtype=c["dtype"], weight_format=c["weight_format"], device=c["device"], kv_bytes=c["kv_bytes"],
+        block_size=c["block_size"], max_model_len=c["max_model_len"], clock=clock, log=log, threads=c["threads"],
+    )  # fmt: skip
+
+
 def measure(
-    engine: Engine, log: list[Entry], kept: SampleFile, *, clock: str = "wall", rounds: int = 5, budget: float = 180.0, most_tokens: int = 2048, seed: int = 0,
-    progress: Progress | None = None,
+    engine: Engine, log: list[Entry], kept: SampleFile, *, clock: str = "wall", rounds: int = 5, budget: float = 180.0,
+    most_tokens: int = 2048, seed: int = 0, progress: Progress | None = None,
 ) -> None:  # fmt: skip
     """Measure into `kept`, beginning where it left off. Ctrl-C leaves there what has been measured.
 

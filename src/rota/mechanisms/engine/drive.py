@@ -15,12 +15,14 @@ from rota.mechanisms.engine.log import Entry, Stepped
 from rota.mechanisms.engine.parameters import SamplingParams
 from rota.mechanisms.engine.sequences import Seq
 from rota.results.latency import gap_histogram
-from rota.results.run import Floats, Run
+from rota.results.run import Run
 from rota.workload.trace import Trace
 
 Progress = Callable[[int, int], None]
 #: The trace begins so long after its requests have been handed over, seconds; the engine skips that.
 LEAD = 1.0
+#: How answers end that are whole.
+ENDS = ("stop", "length")
 
 
 class Drive:
@@ -101,23 +103,24 @@ class Drive:
     def measured(self, label: str, deployment: str, meta: dict[str, object], log: Sequence[Entry] = ()) -> Run:
         """What was measured so far, on the trace's clock. Requests that never arrived have no arrival."""
         trace, n = self._trace, len(self._trace)
-        columns: dict[str, Floats] = {name: np.full(n, math.nan) for name in ("arrival", "first_scheduled", "first_token", "finish")}
-        counts = {name: np.zeros(n, np.int64) for name in ("preemptions", "recomputed", "cached")}
+        arrival, scheduled, first, finish = (np.full(n, math.nan) for _ in range(4))
+        preemptions, recomputed, cached = (np.zeros(n, np.int64) for _ in range(3))
         max_tbt, rejected = np.zeros(n), np.zeros(n, np.bool_)
         gaps = [np.diff(times) for times in self._times]
         for row, seq in self._seqs.items():
-            times = self._times[row]
-            columns["arrival"][row] = seq.arrival - self._start
-            columns["first_scheduled"][row] = seq.first_scheduled - self._start
-            columns["first_token"][row] = times[0] - self._start if times else math.nan
-            columns["finish"][row] = times[-1] - self._start if times and self._finish[row] in ("stop", "length") else math.nan
-            for name, column in counts.items():
-                column[row] = getattr(seq, name)
+            times, end = self._times[row], self._finish[row]
+            arrival[row], scheduled[row] = seq.arrival - self._start, seq.first_scheduled - self._start
+            if times:
+                first[row] = times[0] - self._start
+            if end in ENDS:
+                finish[row] = times[-1] - self._start
+            preemptions[row], recomputed[row], cached[row] = seq.preemptions, seq.recomputed, seq.cached
             max_tbt[row] = gaps[row].max(initial=0.0)
-            rejected[row] = self._finish[row] not in (None, "stop", "length")
+            rejected[row] = end is not None and end not in ENDS
         return Run(
-            policy=label, trace=trace.name, deployment=deployment, **columns, **counts, max_tbt=max_tbt, prompt=trace.prompt,
-            output=trace.output, replica=np.zeros(n, np.int64), rejected=rejected, tbt_histogram=gap_histogram(np.concatenate(gaps)),
+            policy=label, trace=trace.name, deployment=deployment, arrival=arrival, first_scheduled=scheduled, first_token=first,
+            finish=finish, max_tbt=max_tbt, prompt=trace.prompt, output=trace.output, preemptions=preemptions, recomputed=recomputed,
+            cached=cached, replica=np.zeros(n, np.int64), rejected=rejected, tbt_histogram=gap_histogram(np.concatenate(gaps)),
             totals=totals_of(log), timeline={}, tenant=trace.tenant, program=trace.program, meta=meta,
         )  # fmt: skip
 

@@ -135,7 +135,8 @@ class Sweep:
         depth = self._runner.n_layers
         for i in range(RANDOM):
             decodes = [_size(draw, 2, self._longest) for _ in range(_size(draw, 1, self._seqs))] if i % 4 != 1 else []
-            left, chunks = _size(draw, 1, self._tokens), []
+            chunks: list[tuple[int, int]] = []
+            left = _size(draw, 1, self._tokens)
             while left > 0 and i % 4 and len(chunks) < 8:
                 new = min(left, _size(draw, 1, self._tokens))
                 chunks.append((int(draw.integers(2)) * _size(draw, 1, max(1, min(self._longest - new, 2 * self._tokens))), new))
