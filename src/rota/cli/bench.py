@@ -1,24 +1,27 @@
-"""`rota bench`: a trace against a real server, measured as the simulator measures."""
+"""`rota bench`: a trace against a real server, or an engine without one, measured as the simulator measures and compared with it."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import math
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rota.cli.compare import Export, Slo, Warmup
-from rota.cli.options import Json, Workload, check_outputs, objective, print_json, takes
+from rota.cli.compare import Export, Html, Slo, Warmup
+from rota.cli.options import Json, Workload, check_outputs, objective, print_json, print_rows, split_policies, takes
 from rota.cli.simulate import print_run
 from rota.errors import InputError
 
 if TYPE_CHECKING:
     from rota.mechanisms.client.record import Record
     from rota.mechanisms.client.server import Served
+    from rota.results.run import Run
+    from rota.studies.fidelity import Cell
     from rota.workload.trace import Trace
 
 INTERRUPTED = 130
@@ -50,17 +53,49 @@ def bench(
     record: Annotated[
         str | None, typer.Option("--record", metavar="FILE", help="Keep every answer's times here (.jsonl); go on from it if it is there.")
     ] = None,
+    engine: Annotated[
+        str | None, typer.Option("--engine", metavar="MODEL_DIR", help="No server: run the engine in this process, and skip idle time.")
+    ] = None,
+    compare_sim: Annotated[
+        str | None, typer.Option("--compare-sim", metavar="FILE", help="Simulate the trace too, with these costs (rota calibrate MODEL_DIR).")
+    ] = None,
+    policy: Annotated[
+        list[str] | None, typer.Option("--policy", "-p", metavar="LIST", help="Of --engine; of --compare-sim, what the server runs.")
+    ] = None,
+    clock: Annotated[str | None, typer.Option("--clock", help="Of --engine: wall, or cpu; default: the clock of the costs, or wall.")] = None,
     slo: Slo = None,
     warmup: Warmup = 0.0,
+    html: Html = None,
     export: Export = None,
     json: Json = False,
 ) -> None:
     """Send a trace to a server at its times, and report as rota simulate does. Ctrl-C reports what there is.
 
-    Example: rota bench poisson:rate=4,prompt=100,output=30,n=200 --url http://127.0.0.1:8000
+    With --compare-sim, what the simulator predicts stands beside what was measured.
+
+    Examples: rota bench poisson:rate=4,prompt=100,output=30,n=200 --url http://127.0.0.1:8000
+
+    rota bench poisson:rate=4,prompt=100,output=30,n=200 --engine my-model --compare-sim mine.json --policy sarathi,vllm-v1
     """
     setup.check()
-    check_outputs(record=record, export=export)
+    check_outputs(record=record, export=export, html=html)
+    if (policy or clock or html) and engine is None and compare_sim is None:
+        raise InputError("--policy, --clock and --html go with --engine or --compare-sim; name a model directory, or costs")
+    names = split_policies(policy, ["sarathi"])
+    if export:
+        from rota.results.frame import check_format
+
+        check_format(export)
+    if engine is not None:
+        from rota.cli.bench_engine import Asked
+        from rota.cli.bench_engine import run as run_engine
+
+        if record or text or chat:
+            raise InputError("--record, --text and --chat are for servers; leave them out, or leave --engine out")
+        _export(export, run_engine(Asked(setup, engine, names, compare_sim, clock, drop_long, objective(slo), warmup, html, json)))
+        return
+    if len(names) > 1 or clock or html:
+        raise InputError("a server runs one policy, on its own clock; name one, and leave --clock and --html to --engine")
     for option, value in (("--vocab", vocab), ("--max-concurrency", max_concurrency), ("--timeout", timeout)):
         if value is not None and not value > 0:
             raise InputError(f"{option} must be positive, not {value:g}")
@@ -68,10 +103,6 @@ def bench(
         raise InputError(f"--url {url!r} must begin with http:// or https://")
     if find_spec("aiohttp") is None:
         raise InputError("this needs aiohttp; install the extra: pip install 'rota[engine]'")
-    if export:
-        from rota.results.frame import check_format
-
-        check_format(export)
     target = objective(slo)
 
     from rota.mechanisms.client.drive import drive, measured
@@ -112,23 +143,40 @@ def bench(
     conditions = {"url": url, "model": served.model, "seed": setup.seed, "source": "measured", "complete": complete, "replicas": 1}
     found = measured(work, kept, "measured", f"{served.model} at {url}", conditions)
     figures = summarise(found, target, warmup=warmup) | dict.fromkeys(UNSEEN, math.nan)
+    beside: list[Cell] = []
+    if compare_sim is not None:
+        from rota.cli.bench_engine import cell_json, cell_rows, prediction
+        from rota.studies.fidelity import cells
+
+        beside = cells(prediction(compare_sim, work, names[0], setup.seed), found)
     if json:
         errors = {row.error: sum(other.error == row.error for other in problems) for row in problems}
         print_json({
             "policy": found.policy, "trace": found.trace, "deployment": found.deployment, "figures": figures, "totals": found.totals,
             "conditions": found.meta, "errors": errors,
-        })  # fmt: skip
+        } | ({"comparison": cell_json(beside)} if beside else {}))  # fmt: skip
     else:
         print_run(found, figures, "measured" if complete else f"measured, interrupted after {len(kept.rows):,} of {len(work):,} requests")
         for status, example in {row.status: row.error for row in problems}.items():
             count = sum(row.status == status for row in problems)
             typer.echo(f"{count:,} requests failed with {f'status {status}' if status else 'no answer'}: {example}")
-    if export:
-        from rota.results.frame import requests_frame, write_frame
-
-        write_frame(requests_frame(found), export)
+        if beside:
+            print_rows(cell_rows(beside))
+    _export(export, {"measured": found})
     if not complete:
         raise typer.Exit(INTERRUPTED)
+
+
+def _export(path: str | None, runs: Mapping[str, Run]) -> None:
+    """A row per request and policy."""
+    if path is None:
+        return
+    import polars as pl
+
+    from rota.results.frame import requests_frame, write_frame
+
+    frames = [requests_frame(run).with_columns(pl.lit(label).alias("policy")) for label, run in runs.items()]
+    write_frame(pl.concat(frames), path)
 
 
 def _fitting(trace: Trace, served: Served, drop: bool) -> Trace:

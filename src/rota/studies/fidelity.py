@@ -13,7 +13,7 @@ from rota.cost.measured import Measured
 from rota.cost.steps import predict
 from rota.errors import InputError
 from rota.mechanisms.client.prompts import token_prompts
-from rota.mechanisms.engine.calibrate import open_engine
+from rota.mechanisms.engine.calibrate import open_engine, sweep_of
 from rota.mechanisms.engine.drive import Drive, Progress, check_lengths
 from rota.mechanisms.engine.log import Entry
 from rota.mechanisms.engine.step_times import samples_of
@@ -91,9 +91,12 @@ def settings_of(folder: Path | None, costs: Measured | None, clock: str | None, 
 
 
 def measure(
-    settings: Mapping[str, Any], trace: Trace, policy: str, *, costs: Measured | None = None, seed: int = 0, progress: Progress | None = None
+    settings: Mapping[str, Any], trace: Trace, policy: str, *, costs: Measured | None = None, seed: int = 0, warm_up: int = 0,
+    progress: Progress | None = None,
 ) -> tuple[Run, float]:
     """Run a trace on an engine in this process, and the `Pair.step_ratio` of its steps (NaN without costs).
+
+    With `warm_up`, steps of up to so many tokens are computed once before: for the first engine of a process.
 
     Raises
     ------
@@ -105,6 +108,8 @@ def measure(
     if costs is not None and engine.core.limits.n_layers != costs.fit.n_layers:
         raise InputError(f"{settings['model_dir']} has {engine.core.limits.n_layers} layers, but the costs are of a model with {costs.fit.n_layers}")
     check_lengths(engine, trace)
+    if warm_up:
+        sweep_of(engine, settings["clock"], warm_up).warm_up()
     tokens = token_prompts(trace, engine.runner.vocab, seed)
     drive = Drive(engine, trace, lambda row: [int(token) for token in tokens(row)])
     drive.run(progress)

@@ -27,6 +27,8 @@ SHARE = 1 / 200
 #: Requests that come at once, group after group: how bookkeeping grows with sequences.
 GROUPS = (1, 2, 4, 8, 16, 32)
 OUTPUT = 24
+#: Largest number of sequences that is measured; beyond that, costs go on along a line.
+MOST_SEQS = 64
 
 
 def busy_clock(name: str, *, device: str, threads: int) -> BusyClock:
@@ -85,18 +87,9 @@ def measure(
     progress : callable, optional
         Called with (measurements done, all of them).
     """
-    limits = engine.core.limits
-    most_seqs = min(limits.max_seqs, 64)
-
-    def sweep_to(tokens: int) -> Sweep:
-        return Sweep(
-            engine.runner, blocks=limits.blocks, block_size=limits.block_size, max_len=engine.max_len, clock=CLOCKS[clock],
-            most_tokens=tokens, most_seqs=most_seqs, seed=seed,
-        )  # fmt: skip
-
     if "most_tokens" not in kept.notes:
-        kept.note("most_tokens", sweep_to(most_tokens).affordable(budget * SHARE))
-    sweep = sweep_to(kept.notes["most_tokens"])
+        kept.note("most_tokens", sweep_of(engine, clock, most_tokens, seed).affordable(budget * SHARE))
+    sweep = sweep_of(engine, clock, kept.notes["most_tokens"], seed)
     began, done, each = time.monotonic(), 0, len(sweep.grid) + len(sweep.random)
     for number in range(rounds):
         if number and done >= kept.count and time.monotonic() - began > budget:
@@ -114,6 +107,15 @@ def measure(
         kept.note("served", len(samples))
     if progress:
         progress(rounds * each, rounds * each)
+
+
+def sweep_of(engine: Engine, clock: str, most_tokens: int, seed: int = 0) -> Sweep:
+    """A sweep of an engine that has no requests."""
+    limits = engine.core.limits
+    return Sweep(
+        engine.runner, blocks=limits.blocks, block_size=limits.block_size, max_len=engine.max_len, clock=CLOCKS[clock],
+        most_tokens=most_tokens, most_seqs=min(limits.max_seqs, MOST_SEQS), seed=seed,
+    )  # fmt: skip
 
 
 def serve(engine: Engine, log: list[Entry], seed: int) -> list[StepSample]:

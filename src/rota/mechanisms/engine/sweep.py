@@ -66,6 +66,16 @@ class Sweep:
         self.grid = [step for step in dict.fromkeys(self._grid()) if self._fits(step)]
         self.random = [step for step in dict.fromkeys(self._random()) if self._fits(step)]
 
+    def warm_up(self) -> None:
+        """Compute every number of tokens and of answers once: libraries prepare a matrix product when they first see its size."""
+        table = np.arange(self._longest // self._size, dtype=np.int32)[None]
+        for n in range(1, self._tokens + 1):
+            seq = _nobody(n, 0)
+            self._runner.run([Row(seq, 0, n, (0, 1), self._runner.n_layers == 1, False)], table)
+            self._runner.forget(seq)
+        for n in range(1, self._seqs + 1):
+            self.measure(Step((1,) * n))
+
     def affordable(self, seconds: float) -> int:
         """The largest chunk, a power of two times 16, whose step takes at most so long; found by trying."""
         n = 16
