@@ -73,7 +73,7 @@ class Slow:
 
     def plan(self, view):
         plan = self._policy.plan(view)
-        self._runner.time += 2e-4 + 1e-5 * (len(view.decodes()) if plan.decode else 0) + 1e-5 * len(plan.work)
+        self._runner.time += 2e-4 + 1e-5 * (view.n_decode if plan.decode else 0) + 1e-5 * len(plan.work)
         return plan
 
 
@@ -134,8 +134,9 @@ def test_a_served_log_gives_the_same_costs(tmp_path):
     fitted, held_out = split(samples, 0)
     assert len(samples) == runner.runs and 0.2 < len(held_out) / len(samples) < 0.4
     found = fit_steps(fitted, held_out, 4)
-    assert max(abs(predict(found, s) / s.seconds - 1) for s in samples) < 0.02
-    assert all(check.error < 0.01 for check in found.checks)
+    errors = [abs(predict(found, s) / s.seconds - 1) for s in samples]
+    assert np.mean(errors) < 0.01 and np.quantile(errors, 0.99) < 0.02
+    assert {check.kind: check.error < 0.01 for check in found.checks if check.steps > 20} == {"decode": True, "mixed": True, "all": True}
 
 
 def test_a_log_cut_off_in_a_line_is_read_up_to_there(tmp_path):
@@ -178,9 +179,10 @@ def test_a_stopped_measurement_goes_on_where_it_was(tmp_path, monkeypatch, stop)
     again = calibrated(rest, monkeypatch, path)
     assert again.count == whole.count
     assert [s[:5] for s in again.fitted] == [s[:5] for s in whole.fitted]
+    assert [s.seconds for s in again.held_out] == pytest.approx([s.seconds for s in whole.held_out])
     assert rest.runs < calibrated_runs(monkeypatch) - stop + 30
     with SampleFile(path, {"what": "test"}) as kept:
-        assert kept.fitted == again.fitted and kept.notes == again.notes
+        assert repr(kept.fitted) == repr(again.fitted) and kept.notes == again.notes  # by text: no NaN equals another
 
 
 def calibrated_runs(monkeypatch):
@@ -240,7 +242,7 @@ def test_with_the_true_costs_prediction_and_measurement_are_the_same(name):
         np.testing.assert_allclose(getattr(measured, column), getattr(predicted, column), atol=1e-6)
     assert all(abs(cell.error) < 1e-4 for cell in cells(predicted, measured))
     for key in ("decode_tokens", "prefill_tokens", "decode_context", "prefill_area", "prefill_context"):
-        assert measured.totals[key] == predicted.totals[key]
+        assert measured.totals[key] == pytest.approx(predicted.totals[key])
 
 
 def test_turns_that_follow_each_other_are_driven_as_they_are_simulated():
@@ -267,7 +269,7 @@ def test_a_request_that_does_not_fit_is_refused_before_anything_runs():
 def test_ranking_counts_pairs_that_differ():
     trace = mixed(30)
     runs = {}
-    for name in ("sarathi:max_num_batched_tokens=64", "static"):
+    for name in ("sarathi:max_num_seqs=64", "static"):
         runs[name] = simulate(trace, parse_policy(name), fit_engine())
     pairs = [Pair(name, run, run, 1.0) for name, run in runs.items()]
     found = ranking(pairs, ("ttft", "e2e"), ("mean",))

@@ -126,17 +126,18 @@ class Drive:
 
 
 def totals_of(log: Sequence[Entry]) -> dict[str, float]:
-    """What all steps of a log did together (`Run.totals`)."""
+    """What all steps of a log did together (`Run.totals`); chunks count in proportion to the layers that they pass."""
     steps = [entry for entry in log if isinstance(entry, Stepped)]
-    chunks = [chunk for step in steps for chunk in step.chunks if step.layers[0] == 0]
+    depth = max((step.layers[1] for step in steps), default=1)
+    chunks = [(past, new, (step.layers[1] - step.layers[0]) / depth) for step in steps for past, new in step.chunks]
     return {
         "busy": sum(step.time - step.start for step in steps),
         "steps": float(len(steps)),
         "decode_tokens": float(sum(step.decodes for step in steps)),
         "decode_context": float(sum(step.context for step in steps)),
-        "prefill_tokens": float(sum(new for _, new in chunks)),
-        "prefill_area": float(sum(new * past + new * (new + 1) / 2 for past, new in chunks)),
-        "prefill_context": float(sum(past + new for past, new in chunks)),
+        "prefill_tokens": sum(new * part for _, new, part in chunks),
+        "prefill_area": sum((new * past + new * (new + 1) / 2) * part for past, new, part in chunks),
+        "prefill_context": sum((past + new) * part for past, new, part in chunks),
         "expert_bytes": 0.0, "shared_context": 0.0,
     }  # fmt: skip
 
