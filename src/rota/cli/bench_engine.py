@@ -43,8 +43,9 @@ class Asked:
 def run(asked: Asked) -> dict[str, Run]:
     """Measure every policy on the engine, one after the other, and tell; the runs by label, for export."""
     from rota.cost.measured import read_costs
+    from rota.mechanisms.engine.calibrate import sweep_of
     from rota.report.progress import ProgressBars
-    from rota.studies.fidelity import Pair, measure, predicted, settings_of
+    from rota.studies.fidelity import Measurement, predicted, settings_of
 
     check_outputs(html=asked.html)
     folder = Path(asked.folder)
@@ -64,15 +65,16 @@ def run(asked: Asked) -> dict[str, Run]:
     with ProgressBars(quiet=asked.json) as bars:
         for policy in asked.policies:
             try:
-                found, ratio = measure(
-                    settings, trace, policy, costs=costs, seed=asked.setup.seed, warm_up=0 if runs else WARM, progress=bars.task(policy)
-                )  # fmt: skip
+                found = Measurement(settings, trace, policy, seed=asked.setup.seed)
+                if not runs:
+                    sweep_of(found.engine, settings["clock"], WARM).warm_up()
+                found.drive.run(bars.task(policy))
             except KeyboardInterrupt:
                 interrupted = True
                 break
-            runs[policy] = found
+            runs[policy] = found.run()
             if costs is not None:
-                pairs.append(Pair(policy, predicted(costs, trace, policy, asked.setup.seed), found, ratio))
+                pairs.append(found.pair(costs, predicted(costs, trace, policy, asked.setup.seed)))
     if not runs:
         raise KeyboardInterrupt
     _tell(asked, runs, pairs)

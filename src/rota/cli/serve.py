@@ -63,6 +63,9 @@ def serve(
         float, _server("--shutdown-timeout", help="Seconds that running requests get to finish.", metavar="SECONDS")
     ] = 30.0,
     log: Annotated[str | None, _server("--log", help="Where JSON log lines go; default: standard error.", metavar="FILE")] = None,
+    step_log: Annotated[
+        str | None, _server("--step-log", help="Write what every step did and took (.jsonl), for rota calibrate --from-log.", metavar="FILE")
+    ] = None,
     dtype: Annotated[str, _model("--dtype", help="float32, bfloat16, float16; auto: bfloat16 on a GPU, float32 on a CPU.")] = "auto",
     weights: Annotated[str, _model("--weight-format", help="plain, int8 (weights of 8 bits) or w8a8 (CPU).", metavar="FORMAT")] = "plain",
     device: Annotated[str, _model("--device", "-d", help="cpu, cuda, or auto.")] = "auto",
@@ -91,6 +94,7 @@ def serve(
         raise InputError(f"--max-body must be a positive number of MiB, not {max_body:g}")
     keys = [key for key in (*(api_key or ()), os.environ.get("ROTA_API_KEY", "")) if key]
     _check_extra()
+    from rota.mechanisms.engine.log import LogFile
     from rota.mechanisms.server.front import Limits
     from rota.mechanisms.server.opening import open_model
     from rota.mechanisms.server.run import listen
@@ -101,11 +105,13 @@ def serve(
     limits = Limits(max_outstanding, int(max_body * MIB), shutdown_timeout)
     with ExitStack() as stack:
         stream = sys.stderr if log is None else stack.enter_context(_log_file(log))
+        steps = None if step_log is None else stack.enter_context(LogFile(Path(step_log)))
         front = open_model(
             Path(model), parse_policy(names[0]), name=served_model_name, limits=limits,
             template=None if chat_template is None else Path(chat_template), dtype=dtype, weight_format=weights, device=device,
             kv_bytes=int(kv_cache_memory * GIB), block_size=block_size, max_model_len=max_model_len, seed=seed,
             threads=threads,
+            kv_bytes=int(kv_cache_memory * GIB), block_size=block_size, max_model_len=max_model_len, seed=seed, log=steps,
         )  # fmt: skip
         well = run(front, host=host, port=port, keys=keys, log=stream, ready=partial(_ready, front, names[0]))
     if not well:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rota.catalog import load_model
 from rota.cost.measured import Measured
 from rota.cost.steps import predict
 from rota.errors import InputError
 from rota.mechanisms.client.prompts import token_prompts
-from rota.mechanisms.engine.calibrate import open_engine, sweep_of
-from rota.mechanisms.engine.drive import Drive, Progress, check_lengths
+from rota.mechanisms.engine.calibrate import open_engine
+from rota.mechanisms.engine.drive import Drive, check_lengths
 from rota.mechanisms.engine.log import Entry
 from rota.mechanisms.engine.step_times import samples_of
 from rota.mechanisms.simulator import simulate
@@ -87,37 +88,51 @@ def settings_of(folder: Path | None, costs: Measured | None, clock: str | None, 
     missing = {"model_dir", "device", "threads", "dtype", "weight_format", "kv_bytes", "block_size", "max_model_len"} - set(costs.conditions)
     if missing:
         raise InputError(f"the costs do not say {', '.join(sorted(missing))} of the engine; calibrate again")
+    if folder is not None and load_model(folder / "config.json").layers != costs.fit.n_layers:
+        raise InputError(f"{folder}: has other layers than the {costs.fit.n_layers} of the model that the costs are of; calibrate it")
     return costs.conditions | {"clock": costs.clock} | ({} if folder is None else {"model_dir": str(folder)})
 
 
-def measure(
-    settings: Mapping[str, Any], trace: Trace, policy: str, *, costs: Measured | None = None, seed: int = 0, warm_up: int = 0,
-    progress: Progress | None = None,
-) -> tuple[Run, float]:
-    """Run a trace on an engine in this process, and the `Pair.step_ratio` of its steps (NaN without costs).
+class Measurement:
+    """A trace on its way through an engine of this process.
 
-    With `warm_up`, steps of up to so many tokens are computed once before: for the first engine of a process.
+    Parameters
+    ----------
+    settings : mapping
+        See `settings_of`.
+    trace : Trace
+    policy : str
+    seed : int
+        Of the tokens.
+    source : callable, optional
+        Seconds, instead of the clock that the settings name.
 
     Raises
     ------
     InputError, UnsupportedPolicy
-        If the model cannot be loaded or is another than the costs are of, or the policy or the trace are not for this engine.
+        If the model cannot be loaded, or the policy or the trace are not for this engine.
     """
-    log: list[Entry] = []
-    engine = open_engine(settings, parse_policy(policy), log)
-    if costs is not None and engine.core.limits.n_layers != costs.fit.n_layers:
-        raise InputError(f"{settings['model_dir']} has {engine.core.limits.n_layers} layers, but the costs are of a model with {costs.fit.n_layers}")
-    check_lengths(engine, trace)
-    if warm_up:
-        sweep_of(engine, settings["clock"], warm_up).warm_up()
-    tokens = token_prompts(trace, engine.runner.vocab, seed)
-    drive = Drive(engine, trace, lambda row: [int(token) for token in tokens(row)])
-    drive.run(progress)
-    label = f"{Path(settings['model_dir']).resolve().name} in this process"
-    meta = {"source": "measured", "clock": settings["clock"], "seed": seed, "replicas": 1, "complete": True} | {
-        key: settings[key] for key in ("device", "dtype", "threads")
-    }
-    return drive.measured(policy, label, meta, log), math.nan if costs is None else step_ratio(log, costs)
+
+    def __init__(
+        self, settings: Mapping[str, Any], trace: Trace, policy: str, *, seed: int = 0, source: Callable[[], float] | None = None
+    ) -> None:
+        self.log: list[Entry] = []
+        self.engine = open_engine(settings, parse_policy(policy), self.log, source)
+        check_lengths(self.engine, trace)
+        tokens = token_prompts(trace, self.engine.runner.vocab, seed)
+        self.drive = Drive(self.engine, trace, lambda row: [int(token) for token in tokens(row)])
+        self._policy, self._name = policy, Path(settings["model_dir"]).resolve().name
+        self._meta = {"source": "measured", "seed": seed, "replicas": 1, "complete": True} | {
+            key: settings[key] for key in ("clock", "device", "dtype", "threads")
+        }
+
+    def run(self) -> Run:
+        """What was measured."""
+        return self.drive.measured(self._policy, f"{self._name} in this process", self._meta, self.log)
+
+    def pair(self, costs: Measured, predicted: Run) -> Pair:
+        """Beside what was predicted."""
+        return Pair(self._policy, predicted, self.run(), step_ratio(self.log, costs))
 
 
 def predicted(costs: Measured, trace: Trace, policy: str, seed: int = 0) -> Run:

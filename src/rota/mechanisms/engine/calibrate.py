@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from rota.mechanisms.engine.engine import Engine
 from rota.mechanisms.engine.loading import load_engine
 from rota.mechanisms.engine.log import Entry, Log
 from rota.mechanisms.engine.step_times import samples_of
-from rota.mechanisms.engine.sweep import Sweep
+from rota.mechanisms.engine.sweep import Step, Sweep
 from rota.workload.trace import Trace
 
 Progress = Callable[[int, int], None]
@@ -46,8 +46,8 @@ def busy_clock(name: str, *, device: str, threads: int) -> BusyClock:
     return BusyClock(CLOCKS[name])
 
 
-def open_engine(conditions: Mapping[str, Any], policy: BatchPolicy, log: Log) -> Engine:
-    """An engine under the conditions of a measurement (`rota.cost.measured.Measured.conditions`).
+def open_engine(conditions: Mapping[str, Any], policy: BatchPolicy, log: Log, source: Callable[[], float] | None = None) -> Engine:
+    """An engine under the conditions of a measurement (`rota.cost.measured.Measured.conditions`); `source` replaces its clock's.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def open_engine(conditions: Mapping[str, Any], policy: BatchPolicy, log: Log) ->
         As `load_engine`; for a clock that does not suit.
     """
     c = conditions
-    clock = busy_clock(c["clock"], device=c["device"], threads=c["threads"])
+    clock = busy_clock(c["clock"], device=c["device"], threads=c["threads"]) if source is None else BusyClock(source)
     return load_engine(
         c["model_dir"], policy, dtype=c["dtype"], weight_format=c["weight_format"], device=c["device"], kv_bytes=c["kv_bytes"],
         block_size=c["block_size"], max_model_len=c["max_model_len"], clock=clock, log=log, threads=c["threads"],
@@ -87,26 +87,42 @@ def measure(
     progress : callable, optional
         Called with (measurements done, all of them).
     """
+    for done, total in turns(engine, log, kept, clock=clock, rounds=rounds, budget=budget, most_tokens=most_tokens, seed=seed):
+        if progress:
+            progress(done, total)
+
+
+def turns(
+    engine: Engine, log: list[Entry], kept: SampleFile, *, clock: str, rounds: int, budget: float, most_tokens: int, seed: int
+) -> Iterator[tuple[int, int]]:
+    """`measure`, one measurement after the other: (measurements done, all of them)."""
     if "most_tokens" not in kept.notes:
         kept.note("most_tokens", sweep_of(engine, clock, most_tokens, seed).affordable(budget * SHARE))
     sweep = sweep_of(engine, clock, kept.notes["most_tokens"], seed)
     began, done, each = time.monotonic(), 0, len(sweep.grid) + len(sweep.random)
+    prepared: set[Step] = set()  # libraries make a matrix product ready when they first see its size
     for number in range(rounds):
         if number and done >= kept.count and time.monotonic() - began > budget:
             break
         for held_out, step in sweep.round(number):
             if done >= kept.count:
+                if step not in prepared:
+                    sweep.measure(step)
+                    prepared.add(step)
                 samples = sweep.measure(step)
                 kept.add([] if held_out else samples, samples if held_out else [])
             done += 1
-            if progress:
-                progress(done, rounds * each)
+            yield done, rounds * each
     if "served" not in kept.notes:
-        samples = serve(engine, log, seed)
+        for tokens in (1, 2):  # what the first time shows is that it is the first time
+            log.clear()
+            for _ in groups(engine, seed, tokens).steps():
+                yield done, rounds * each
+        samples = samples_of(log)
+        log.clear()
         kept.add(*split(samples, seed))
         kept.note("served", len(samples))
-    if progress:
-        progress(rounds * each, rounds * each)
+    yield rounds * each, rounds * each
 
 
 def sweep_of(engine: Engine, clock: str, most_tokens: int, seed: int = 0) -> Sweep:
@@ -118,8 +134,8 @@ def sweep_of(engine: Engine, clock: str, most_tokens: int, seed: int = 0) -> Swe
     )  # fmt: skip
 
 
-def serve(engine: Engine, log: list[Entry], seed: int) -> list[StepSample]:
-    """The steps of a few groups of requests under the engine's own policy."""
+def groups(engine: Engine, seed: int, tokens: int) -> Drive:
+    """A few groups of requests, for the engine to serve under its own policy; their tokens depend on `tokens`, their lengths do not."""
     room = min(engine.max_len, engine.core.limits.blocks * engine.core.limits.block_size)
     output = max(1, min(OUTPUT, room // 4))
     n = sum(GROUPS)
@@ -128,12 +144,8 @@ def serve(engine: Engine, log: list[Entry], seed: int) -> list[StepSample]:
         arrival=np.repeat(1e4 * np.arange(len(GROUPS)), GROUPS), prompt=draw.integers(1, max(2, min(128, room - output)), n),
         output=draw.integers(max(1, output // 2), output + 1, n),
     )  # fmt: skip
-    drive = Drive(engine, trace, lambda row: draw.integers(0, engine.runner.vocab, int(trace.prompt[row])).tolist())
-    log.clear()
-    drive.run()
-    samples = samples_of(log)
-    log.clear()
-    return samples
+    draw = np.random.default_rng((seed, tokens))
+    return Drive(engine, trace, lambda row: draw.integers(0, engine.runner.vocab, int(trace.prompt[row])).tolist())
 
 
 def split(samples: Iterable[StepSample], seed: int) -> tuple[list[StepSample], list[StepSample]]:

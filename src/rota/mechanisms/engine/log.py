@@ -147,7 +147,7 @@ def read_log(path: Path) -> Iterator[Entry]:
                 kind, *fields = json.loads(line)
                 entry = _entry(kind, fields)
             except (ValueError, TypeError, KeyError):
-                if not line.endswith("\n"):
+                if number > 1 and not line.endswith("\n"):
                     return
                 raise InputError(f"{path}: line {number} is not an entry of an engine's event log") from None
             yield entry
