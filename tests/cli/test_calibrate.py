@@ -173,7 +173,7 @@ def test_from_a_model_directory_to_predicted_and_measured_side_by_side(tmp_path:
         assert found["figures"]["finished"] == 20 and found["conditions"]["clock"] == "cpu"
         assert {cell["metric"] for cell in found["comparison"]} > {"ttft_mean", "tbt_p90", "e2e_p99", "output_throughput"}
         ratios = {cell["metric"]: cell["predicted"] / cell["measured"] for cell in found["comparison"]}
-        assert {metric: 0.2 < ratio < 5 for metric, ratio in ratios.items() if "p99" not in metric and "max" not in metric} == {}, ratios
+        assert all(0.2 < ratio < 5 for metric, ratio in ratios.items() if "p99" not in metric), (ratios, costs.read_text())
         assert 0.2 < found["step_ratio"] < 5
     assert run([*command, "--html", str(page)]) == 0
     assert "predicted" in capsys.readouterr().out and "sarathi (measured)" in page.read_text()

@@ -27,6 +27,8 @@ FEWEST = 20
 MOST = 4000
 #: Rates of attention and of what is beside the layers, in the order in which they are fitted.
 RATES = ("decode_floor", "decode_byte_s", "prefill_floor", "prefill_flop_s", "prefill_byte_s", "cpu", "cpu_per_seq")
+#: Parts of the time of a step that each of `RATES` is taken for before the fit.
+STARTS = (0.003, 0.03, 0.2)
 _LOWEST, _HIGHEST = 1e-13, 1e3  # seconds, of anything
 
 
@@ -143,8 +145,12 @@ class _Design:
         return np.asarray(self.linear @ linear + self.span * np.hypot(x[n + 3] * self.area, x[n + 4] * self.moved))
 
     def solve(self) -> Floats:
-        """The parameters that fit best."""
-        start = np.concatenate([self._slope() * self.knots, 1e-6 * self.head_knots, self._rates()])
+        """The parameters that fit best, of several beginnings: a rate that has become almost nothing on the way finds no way back."""
+        found = [self._solve(share) for share in STARTS]
+        return min(found, key=lambda x: float(np.abs(np.log(self.predict(x) / self.seconds)).mean()))
+
+    def _solve(self, share: float) -> Floats:
+        start = np.concatenate([self._slope() * self.knots, 1e-6 * self.head_knots, self._rates(share)])
         bounds = [(np.log(_LOWEST), np.log(_HIGHEST))] * len(start)
         x = least_squares(lambda x: self.predict(np.exp(x)), self.seconds, np.log(start).tolist(), bounds)
         return np.asarray(np.exp(x))
@@ -154,9 +160,9 @@ class _Design:
         weight = self.linear[:, : len(self.knots)] @ self.knots
         return float(np.median(self.seconds / np.maximum(weight, 1.0)))
 
-    def _rates(self) -> list[float]:
-        """A beginning for `RATES`: a hundredth of the time each."""
-        share = 0.01 * float(np.median(self.seconds))
+    def _rates(self, part: float) -> list[float]:
+        """A beginning for `RATES`: such a part of the time each."""
+        share = part * float(np.median(self.seconds))
         context = max(1.0, float(self.linear[:, -4].max()))
         area, moved = max(1.0, float((self.span * self.area).max())), max(1.0, float((self.span * self.moved).max()))
         layers = max(1.0, float(self.linear[:, -5].max()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from rota.contracts.serving import BatchPolicy
@@ -11,11 +10,6 @@ from rota.mechanisms.engine.clock import Clock
 from rota.mechanisms.engine.engine import Engine
 from rota.mechanisms.engine.log import Log
 from rota.mechanisms.engine.text import Tokenizer
-
-#: Shapes of matrix products that oneDNN keeps ready. Its own limit of 1024 is soon exceeded by steps of ever other sizes, each with four
-#: products of other shapes, and a product that has to be made ready anew takes as long as a small one.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
-
 
 def load_engine(
     folder: Path | str, policy: BatchPolicy, *, dtype: str = "auto", weight_format: str = "plain", device: str = "auto",
