@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+import traceback
+
 
 class RotaError(Exception):
     """Base of all errors caused by what the user gave; the command line prints it as one line and exits with 2."""
@@ -37,3 +40,13 @@ class PlanRejected(RotaError):
     def __init__(self, rule: str, detail: str) -> None:
         super().__init__(f"plan rejected by rule {rule}: {detail}")
         self.rule = rule
+
+
+def portable(error: Exception) -> Exception:
+    """The error with where it arose, or a plain one if it does not survive pickling, as those with own constructors do not."""
+    error.add_note("".join(traceback.format_exception(error)))
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RotaError(str(error)) if isinstance(error, RotaError) else RuntimeError(error.__notes__[-1])
+    return error

@@ -6,7 +6,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rota.cli.options import Jobs, Json, Policies, Setup, check_outputs, cores, objective, print_json, split_policies, takes
+from rota.cli.options import (
+    Jobs,
+    Json,
+    Policies,
+    Ray,
+    Setup,
+    check_outputs,
+    objective,
+    print_json,
+    split_policies,
+    takes,
+    workers,
+)
 from rota.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,6 +48,7 @@ def capacity(
     ] = None,
     json: Json = False,
     jobs: Jobs = None,
+    ray: Ray = None,
 ) -> None:
     """The highest request rate at which each policy still meets an objective, by bisection.
 
@@ -52,6 +65,7 @@ def capacity(
     target = objective(slo)
     assert target is not None
     names = split_policies(policy)
+    pool = workers(jobs, ray)
 
     from rota.report.progress import ProgressBars
     from rota.studies.capacity import capacity as search
@@ -64,7 +78,7 @@ def capacity(
             bar = bars.task(f"capacity of {len(names)} policies")
             found = search(
                 trace, deployment, names, target, replicas=setup.replicas, router=setup.router, seeds=seeds, seed=setup.seed,
-                start=setup.rate, tolerance=tolerance, jobs=cores(jobs), progress=lambda done, total, label: bar(done, total),
+                start=setup.rate, tolerance=tolerance, jobs=pool, progress=lambda done, total, label: bar(done, total),
             )  # fmt: skip
     except Interrupted as stop:
         if stop.partial is not None:

@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rota.cli import options
-from rota.cli.options import Job, Jobs, Json, Policies, Setup, check_outputs, cores, objective, print_json, split_policies, takes
+from rota.cli.options import (
+    Job,
+    Jobs,
+    Json,
+    Policies,
+    Ray,
+    Setup,
+    check_outputs,
+    objective,
+    print_json,
+    split_policies,
+    takes,
+    workers,
+)
 from rota.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,6 +30,7 @@ if TYPE_CHECKING:
     from rota.cost.measured import Measured
     from rota.results.comparison import Comparison
     from rota.results.slo import SLO
+    from rota.studies.replicate import Pool
 
 Slo = Annotated[
     str | None,
@@ -56,6 +70,7 @@ def compare(
     export: Export = None,
     json: Json = False,
     jobs: Jobs = None,
+    ray: Ray = None,
 ) -> None:
     """Which policy is best on a trace, by how much, and why. With --offline, on a job: by the time that all of it takes.
 
@@ -73,7 +88,7 @@ def compare(
         raise InputError("--offline judges by the time of the whole job; leave out --slo and --warmup")
     names = split_policies(policy, OFFLINE if setup.offline else ())
     found = study(
-        setup, names, seeds=seeds, slo=objective(slo), warmup=warmup, sweep=sweep, jobs=cores(jobs), quiet=json, offline=setup.offline
+        setup, names, seeds=seeds, slo=objective(slo), warmup=warmup, sweep=sweep, jobs=workers(jobs, ray), quiet=json, offline=setup.offline
     )
     show(found, json)
     if export:
@@ -83,7 +98,7 @@ def compare(
 
 
 def study(
-    setup: Setup, names: Sequence[str], *, seeds: int, slo: SLO | None, warmup: float, sweep: Sequence[str] | None, jobs: int,
+    setup: Setup, names: Sequence[str], *, seeds: int, slo: SLO | None, warmup: float, sweep: Sequence[str] | None, jobs: int | Pool,
     quiet: bool, offline: bool = False,
 ) -> Comparison:  # fmt: skip
     """Run the comparison; on Ctrl-C show what is finished, marked as incomplete, and pass the interrupt on."""

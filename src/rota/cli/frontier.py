@@ -10,14 +10,15 @@ from rota.cli.options import (
     Figure,
     Jobs,
     Json,
+    Ray,
     Setup,
     check_outputs,
-    cores,
     objective,
     print_json,
     print_rows,
     split_policies,
     takes,
+    workers,
 )
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def frontier(
     ] = None,
     json: Json = False,
     jobs: Jobs = None,
+    ray: Ray = None,
 ) -> None:
     """Sweep an option of a policy and mark the settings that no other beats on both axes.
 
@@ -72,12 +74,13 @@ def frontier(
     both = tuple(axis.strip() for axis in axes.split(","))
     if len(both) != 2:
         raise InputError(f"--axes takes two figures, such as ttft_p99,tbt_p99, not {axes!r}")
+    pool = workers(jobs, ray)
     try:
         with ProgressBars(quiet=json) as bars:
             bar = bars.task("frontier")
             found = run(
                 setup.source(1), setup.deployment(), sweep, replicas=setup.replicas, router=setup.router, seed=setup.seed,
-                slo=objective(slo), axes=(both[0], both[1]), jobs=cores(jobs),
+                slo=objective(slo), axes=(both[0], both[1]), jobs=pool,
                 progress=lambda done, total, label: bar(done, total),
             )  # fmt: skip
     except Interrupted as stop:

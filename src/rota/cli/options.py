@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rota.cost.deployment import Deployment
     from rota.cost.measured import Measured
     from rota.results.slo import SLO
-    from rota.studies.replicate import TraceSource
+    from rota.studies.replicate import Pool, TraceSource
     from rota.workload.trace import Trace
 
 _invocation = "rota"
@@ -279,6 +279,11 @@ Policies = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", metavar="N", help="Processes; default: one per core.")]
 
+Ray = Annotated[
+    str | None,
+    typer.Option("--ray", metavar="ADDRESS", help="Run on a Ray cluster: local, auto, HOST:PORT or ray://HOST:PORT; --jobs limits its tasks."),
+]
+
 
 def split_policies(given: list[str] | None, default: Sequence[str] = ()) -> list[str]:
     """Policies out of comma-separated lists, or `default`, or the standard ones; ``a:x=1,y=2,b`` is a with two options, and b.
@@ -325,6 +330,16 @@ def cores(jobs: int | None) -> int:
     if jobs is not None:
         return jobs
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def workers(jobs: int | None, ray: str | None) -> int | Pool:
+    """What runs the tasks: processes here, or a Ray cluster."""
+    here = cores(jobs)
+    if ray is None:
+        return here
+    from rota.mechanisms.adapters.ray_tasks import RayTasks
+
+    return RayTasks(ray, jobs)
 
 
 def check_outputs(**paths: str | None) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rota.cli.options import Figure, Jobs, Json, Policies, Setup, cores, print_json, print_rows, split_policies, takes
+from rota.cli.options import Figure, Jobs, Json, Policies, Ray, Setup, print_json, print_rows, split_policies, takes, workers
 from rota.errors import InputError
 
 
@@ -21,6 +21,7 @@ def ramp(
     policy: Policies = None,
     json: Json = False,
     jobs: Jobs = None,
+    ray: Ray = None,
 ) -> None:
     """Raise the load in steps and lower it again in one run, and compare both ways at each rate.
 
@@ -40,10 +41,11 @@ def ramp(
     from rota.studies.ramp import load_ramp, stable_rate
 
     names = split_policies(policy)
+    pool = workers(jobs, ray)
     with ProgressBars(quiet=json) as bars:
         bar = bars.task("ramp")
         found = load_ramp(
-            setup.load(), setup.deployment(), names, steps, jobs=cores(jobs), progress=lambda done, total, label: bar(done, total)
+            setup.load(), setup.deployment(), names, steps, jobs=pool, progress=lambda done, total, label: bar(done, total)
         )
     stable = {name: stable_rate([step for step in found if step.policy == name]) for name in names}
     if json:

@@ -18,6 +18,7 @@ from rota.studies.replicate import (
     CostDraw,
     Interrupted,
     PolicySource,
+    Pool,
     Progress,
     Task,
     TraceSource,
@@ -111,7 +112,7 @@ def capacity(
     cost_error: bool = True,
     start: float | None = None,
     tolerance: float = TOLERANCE,
-    jobs: int = 1,
+    jobs: int | Pool = 1,
     progress: Progress | None = None,
 ) -> CapacityResult:
     """Find each policy's capacity on the lengths and the arrival pattern of a trace.

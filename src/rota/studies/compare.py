@@ -15,6 +15,7 @@ from rota.studies.replicate import (
     CostDraw,
     Interrupted,
     PolicySource,
+    Pool,
     Progress,
     Task,
     TraceSource,
@@ -48,7 +49,7 @@ def compare(
     slo: SLO | None = None,
     warmup: float = 0.0,
     offline: bool = False,
-    jobs: int = 1,
+    jobs: int | Pool = 1,
     progress: Progress | None = None,
     describe: Callable[[Trace], Mapping[str, object]] | None = None,
     conditions: Mapping[str, object] | None = None,
@@ -74,8 +75,8 @@ def compare(
         Share of the first requests to leave out of latencies.
     offline : bool
         Judge by the time of the whole trace, as of a job, instead of latencies.
-    jobs : int
-        Processes. Scripts that use more than one need the usual ``if __name__ == "__main__":`` around their work.
+    jobs : int, or a pool
+        Processes, or what runs tasks elsewhere. Scripts that use more than one need the usual ``if __name__ == "__main__":`` around their work.
     progress : callable, optional
         Called with (runs done, all runs, label of the last).
     describe : callable, optional

@@ -13,7 +13,7 @@ from rota.results.run import Run
 from rota.results.slo import SLO
 from rota.results.summary import summarise
 from rota.studies.compare import HasEngine, engines_of
-from rota.studies.replicate import Interrupted, Progress, Task, TraceSource, in_parallel, labels_of, run_task, traces
+from rota.studies.replicate import Interrupted, Pool, Progress, Task, TraceSource, in_parallel, labels_of, run_task, traces
 
 if TYPE_CHECKING:
     import polars
@@ -123,7 +123,7 @@ def frontier(
     seed: int = 0,
     slo: SLO | None = None,
     axes: tuple[str, str] = AXES,
-    jobs: int = 1,
+    jobs: int | Pool = 1,
     progress: Progress | None = None,
 ) -> Frontier:
     """Simulate every setting of the sweeps on one trace, with nominal costs.

@@ -17,7 +17,7 @@ from rota.results.latency import e2e
 from rota.results.programs import programs
 from rota.results.run import Floats, Run
 from rota.studies.compare import HasEngine, engines_of
-from rota.studies.replicate import PolicySource, Progress, Task, in_parallel, labels_of, run_task
+from rota.studies.replicate import PolicySource, Pool, Progress, Task, in_parallel, labels_of, run_task
 from rota.workload.trace import Trace
 from rota.workload.transform import ramp, ramp_step
 
@@ -58,7 +58,7 @@ def up_and_down(rates: Sequence[float]) -> list[float]:
 
 
 def load_ramp(
-    trace: Trace, deployment: HasEngine, policies: Sequence[PolicySource], rates: Sequence[float], *, jobs: int = 1,
+    trace: Trace, deployment: HasEngine, policies: Sequence[PolicySource], rates: Sequence[float], *, jobs: int | Pool = 1,
     progress: Progress | None = None,
 ) -> list[Step]:  # fmt: skip
     """Run a trace's requests at rising and then at falling rates.

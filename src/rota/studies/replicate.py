@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import pickle
 import signal
-import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -19,13 +17,13 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from rota.contracts.serving import BatchPolicy
 from rota.cost.engine import EngineSpec
-from rota.errors import InputError, RotaError
+from rota.errors import InputError, RotaError, portable
 from rota.results.run import Run
 from rota.workload.trace import Trace
 
@@ -148,8 +146,15 @@ class Interrupted(KeyboardInterrupt):
         self.partial = partial
 
 
-def in_parallel(function: Callable[[T], R], items: Sequence[T], jobs: int = 1) -> Generator[tuple[int, R], None, None]:
-    """Yield ``(index, function(item))`` as they finish, from `jobs` processes (in this one, in order, if `jobs` is 1).
+class Pool(Protocol):
+    """What can run a study's tasks in place of processes here, such as `rota.mechanisms.adapters.ray_tasks.RayTasks`."""
+
+    def __call__(self, function: Callable[[T], R], items: Sequence[T]) -> Generator[tuple[int, R], None, None]:
+        """As `in_parallel`."""
+
+
+def in_parallel(function: Callable[[T], R], items: Sequence[T], jobs: int | Pool = 1) -> Generator[tuple[int, R], None, None]:
+    """Yield ``(index, function(item))`` as they finish, from `jobs` processes (in this one, in order, if `jobs` is 1) or from a pool.
 
     Raises
     ------
@@ -157,6 +162,9 @@ def in_parallel(function: Callable[[T], R], items: Sequence[T], jobs: int = 1) -
         As the function raised it (one that cannot be pickled as a plain `RotaError` or `RuntimeError` with its text).
         Whatever is still running then, or when the caller stops early, is ended.
     """
+    if not isinstance(jobs, int):
+        yield from jobs(function, items)
+        return
     if jobs < 1:
         raise InputError(f"jobs must be at least 1, not {jobs}")
     if jobs == 1 or len(items) < 2:
@@ -227,18 +235,8 @@ def _work(function: Callable[[T], R], pipe: Connection) -> None:
             try:
                 answer: tuple[bool, R | Exception] = True, function(item)
             except Exception as error:
-                answer = False, _portable(error)
+                answer = False, portable(error)
             pipe.send(answer)
-
-
-def _portable(error: Exception) -> Exception:
-    """The error with where it arose, or a plain one if it does not survive pickling, as those with own constructors do not."""
-    error.add_note("".join(traceback.format_exception(error)))
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RotaError(str(error)) if isinstance(error, RotaError) else RuntimeError(error.__notes__[-1])
-    return error
 
 
 def _context() -> BaseContext:
