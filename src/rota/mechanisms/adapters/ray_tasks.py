@@ -41,7 +41,7 @@ class RayTasks:
 
     def __init__(self, address: str, most: int | None = None) -> None:
         self.address = address
-        self._ray = ray = _connect(address, most)
+        self._ray = ray = connect(address, most)
         try:
             theirs = ray.get(ray.remote(_version).remote())
         except Exception as error:
@@ -87,7 +87,7 @@ class RayTasks:
         self._ray.shutdown()
 
 
-def _connect(address: str, most: int | None) -> Any:
+def connect(address: str, most: int | None) -> Any:
     """The `ray` module, connected."""
     try:
         import ray

@@ -1,5 +1,6 @@
 """Discrete-event simulation of LLM engines under batching policies."""
 
-from rota.mechanisms.simulator.simulate import ROUTERS, simulate
+from rota.mechanisms.routing import ROUTERS
+from rota.mechanisms.simulator.simulate import simulate
 
 __all__ = ["ROUTERS", "simulate"]

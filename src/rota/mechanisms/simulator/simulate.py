@@ -13,6 +13,7 @@ from rota.contracts.offline import Job, OfflinePolicy
 from rota.contracts.serving import REJECTED, BatchPolicy
 from rota.cost.engine import EngineSpec
 from rota.errors import DoesNotFit, InputError, PlanRejected
+from rota.mechanisms.routing import check_router, choose
 from rota.mechanisms.simulator import kernel
 from rota.mechanisms.simulator import state as st
 from rota.mechanisms.simulator.contents import number_runs
@@ -21,7 +22,6 @@ from rota.mechanisms.simulator.requests import pop_release
 from rota.results.run import Run
 from rota.workload.trace import Trace
 
-ROUTERS = ("round-robin", "random", "least-outstanding", "least-queued", "program")
 Progress = Callable[[int, int], None]
 
 
@@ -66,10 +66,7 @@ def simulate(
     UnsupportedPolicy, PlanRejected
         The policy asks for what the engine cannot do, or breaks a rule.
     """
-    if replicas < 1:
-        raise InputError(f"replicas must be at least 1, not {replicas}")
-    if router not in ROUTERS:
-        raise InputError(f"unknown router {router!r}; choose one of {', '.join(ROUTERS)}")
+    check_router(router, replicas)
     _check_lengths(trace, engine)
     if "host_attention" in policy.requires:
         from rota.mechanisms.simulator.offload_run import run_offload
@@ -239,15 +236,10 @@ def _run_together(engines: list[Engine], order: np.ndarray, trace: Trace, router
 
 
 def _route(engines: list[Engine], router: str, count: int, random: int, assigned: list[int], when: float) -> int:
-    if router == "round-robin":
-        return count % len(engines)
-    if router == "random":
-        return random
-    if router in ("least-outstanding", "program"):
-        loads = [assigned[i] - engine.ended_by(when) for i, engine in enumerate(engines)]
-    else:
-        loads = [int(e.state.ctl[col.N_WAITING] + e.state.ctl[st.IN_TAIL] - e.state.ctl[st.IN_HEAD]) for e in engines]
-    return loads.index(min(loads))
+    return choose(
+        router, len(engines), count, random, lambda: [assigned[i] - engine.ended_by(when) for i, engine in enumerate(engines)],
+        lambda: [int(e.state.ctl[col.N_WAITING] + e.state.ctl[st.IN_TAIL] - e.state.ctl[st.IN_HEAD]) for e in engines],
+    )  # fmt: skip
 
 
 def _collect(
