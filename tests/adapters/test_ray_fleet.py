@@ -107,9 +107,7 @@ def test_tokens_do_not_depend_on_where_a_request_runs():
         fleet = Fleet(partial(timed, Choosy), replicas, router, seed=5)
         numbers = [fleet.add_request([1, 2, 3], SamplingParams(max_tokens=4)) for _ in range(8)]
         assert {fleet.replica_of(number) for number in numbers} == set(range(replicas))
-        outputs = []
-        while fleet.has_work:
-            outputs += fleet.step()
+        outputs = _finish(fleet)
         told.append([[output.token for output in outputs if output.sid == number] for number in numbers])
         fleet.close()
     assert told[0] == told[1]
@@ -122,8 +120,14 @@ def test_a_lost_replica_is_one_clear_error():
         fleet.add_request([1, 2, 3], SamplingParams(max_tokens=100))
     ray.kill(fleet._replicas[1])
     with pytest.raises(RotaError, match="replica 1 of 2 was lost with 2 requests"):
-        while fleet.has_work:
-            fleet.step()
+        _finish(fleet)
+
+
+def _finish(fleet):
+    outputs = []
+    while fleet.has_work:
+        outputs += fleet.step()
+    return outputs
 
 
 def test_a_bad_request_is_refused_and_takes_no_place():

@@ -67,7 +67,7 @@ class RayTasks:
         try:
             while True:
                 for i, item in islice(todo, self.most - len(working)):
-                    working[task.remote(pickle.dumps((function, item)))] = i
+                    working[task.remote(ray.cloudpickle.dumps((function, item)))] = i
                 if not working:
                     return
                 ready, _ = ray.wait(list(working), timeout=0.5)
@@ -88,20 +88,24 @@ class RayTasks:
 
 
 def connect(address: str, most: int | None) -> Any:
-    """The `ray` module, connected."""
+    """The `ray` module, connected. See `RayTasks` for addresses and errors."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # tell nobody
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # it would repeat itself beside our one line
     try:
         import ray
     except ImportError as error:
         raise InputError(f"--ray needs Ray ({error}); install it: pip install 'rota[ray]'") from None
     _check_answers(address)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # tell nobody
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if address == "local":
         options |= {"include_dashboard": False, "num_cpus": most}
     try:
         ray.init(address, **options)
     except Exception as error:
-        raise InputError(f"no Ray cluster at {address} ({_line(error)}); start one (ray start --head), or use --ray local") from None
+        raise InputError(
+            f"no Ray cluster at {address} ({_line(error)}); start one (ray start --head), set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN if it "
+            "wants a token, or use --ray local"
+        ) from None
     return ray
 
 
@@ -124,14 +128,14 @@ def _version() -> str:
 
 def _answer(question: bytes) -> bytes:
     """What a task does. Bytes both ways, so that arrays are the caller's own and not views of Ray's memory."""
-    function, item = pickle.loads(question)
     try:
+        function, item = pickle.loads(question)
         return pickle.dumps((True, function(item)))
     except Exception as error:
         return pickle.dumps((False, portable(error)))
 
 
 def _line(error: BaseException) -> str:
-    """The first line of an error, without Ray's advice on its own internals."""
-    lines = str(error).strip().splitlines()
+    """The first line of an error, or of what it wraps, without Ray's advice on its own internals."""
+    lines = str(getattr(error, "cause", None) or error).strip().splitlines()
     return lines[0].strip().rstrip(".")[:200] if lines else type(error).__name__
