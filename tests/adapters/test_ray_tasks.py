@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -76,7 +79,7 @@ def test_another_version_of_rota_on_the_cluster_is_refused(monkeypatch):
     ray = pytest.importorskip("ray", reason="the Ray adapter needs Ray (extra ray)")
     from rota.mechanisms.adapters import ray_tasks
 
-    monkeypatch.setattr(ray_tasks, "__version__", "0.0.1")
+    monkeypatch.setattr(ray_tasks, "version", lambda name: "0.0.1")
     try:
         with pytest.raises(InputError, match=r"install 0\.0\.1, which runs here"):
             ray_tasks.RayTasks("local", 1)
@@ -185,3 +188,45 @@ def test_ctrl_c_ends_a_local_cluster():
         finally:
             process.kill()
     assert (process.returncode, out) == (130, "stopped\n")
+
+
+def test_a_cluster_that_dies_is_one_line_within_seconds():
+    pytest.importorskip("ray", reason="the Ray adapter needs Ray (extra ray)")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT / "src"), "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(24),
+    }  # fmt: skip
+    start = ["start", "--head", "--block", "--port", port, "--num-cpus", "2", "--include-dashboard", "false", "--temp-dir"]
+    with (
+        tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder,  # its sockets need a short path
+        subprocess.Popen([sys.executable, "-m", "ray.scripts.scripts", *start, folder], stdout=subprocess.DEVNULL, env=environment) as head,
+        subprocess.Popen(
+            [sys.executable, "-c", WAITING + ENDLESS.format(address=f"127.0.0.1:{port}")], stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, text=True, cwd=ROOT, env=environment | {"PORT": port},
+        ) as study,
+    ):  # fmt: skip
+        assert study.stdout is not None
+        try:
+            assert study.stdout.readline() == "done 0\n"
+            head.terminate()  # which ends all that it started
+            out, _ = study.communicate(timeout=50)
+        finally:
+            study.kill()
+            head.terminate()
+    assert study.returncode == 2
+    assert f"the Ray cluster at 127.0.0.1:{port} was lost" in out
+    assert out.count("\n") == 1
+
+
+# the cluster takes seconds to come up
+WAITING = """
+import os, socket, time
+for _ in range(120):
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", int(os.environ["PORT"]))) == 0:
+            break
+    time.sleep(0.5)
+time.sleep(8)
+"""

@@ -176,7 +176,8 @@ class Fleet:
         return choose(self._router, len(self._replicas), self._routed, drawn, lambda: self._open, lambda: self._queued)
 
     def _take(self, reference: Any, where: int) -> list[Output]:
-        outputs, self._queued[where] = self._get(reference, where)
+        report: Report = self._get(reference, where)
+        outputs, self._queued[where] = report
         for output in outputs:
             if output.finish is not None:
                 self._ends[where].append(output.time)

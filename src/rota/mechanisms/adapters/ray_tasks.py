@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import pickle
 import socket
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
 from itertools import islice
 from typing import Any, TypeVar
 
-from rota import __version__
 from rota.errors import InputError, RotaError, portable
 
 #: Seconds to wait for somebody to answer at the cluster's address.
@@ -42,12 +43,16 @@ class RayTasks:
     def __init__(self, address: str, most: int | None = None) -> None:
         self.address = address
         self._ray = ray = connect(address, most)
+        ours = _version()
         try:
             theirs = ray.get(ray.remote(_version).remote())
         except Exception as error:
-            raise InputError(f"the Ray cluster at {address} cannot run Rota ({_line(error)}); install rota {__version__} on its nodes") from None
-        if theirs != __version__:
-            raise InputError(f"the Ray cluster at {address} has rota {theirs}; install {__version__}, which runs here, on its nodes")
+            raise InputError(f"the Ray cluster at {address} cannot run Rota ({_line(error)}); install rota {ours} on its nodes") from None
+        if theirs != ours:
+            raise InputError(f"the Ray cluster at {address} has rota {theirs}; install {ours}, which runs here, on its nodes")
+        self._task = ray.remote(_answer)
+        self._head = address if ":" in address else ray.get_runtime_context().gcs_address
+        self._lost = False
         self.most = most or max(1, int(ray.cluster_resources().get("CPU", 1)))
 
     def __call__(self, function: Callable[[T], R], items: Sequence[T]) -> Generator[tuple[int, R], None, None]:
@@ -61,26 +66,35 @@ class RayTasks:
             If the cluster is lost. A task whose node is lost is tried again elsewhere.
         """
         ray = self._ray
-        task = ray.remote(_answer)
         todo = iter(enumerate(items))
         working: dict[Any, int] = {}
         try:
             while True:
-                for i, item in islice(todo, self.most - len(working)):
-                    working[task.remote(ray.cloudpickle.dumps((function, item)))] = i
-                if not working:
-                    return
-                ready, _ = ray.wait(list(working), timeout=0.5)
-                for reference in ready:
-                    succeeded, result = pickle.loads(ray.get(reference))
+                with self._alive():
+                    for i, item in islice(todo, self.most - len(working)):
+                        working[self._task.remote(ray.cloudpickle.dumps((function, item)))] = i
+                    ready, _ = ray.wait(list(working), timeout=1.0) if working else ([], [])
+                    answers = [(working.pop(reference), pickle.loads(ray.get(reference))) for reference in ready]
+                    if not answers and working:
+                        _reach(self._head)
+                for index, (succeeded, result) in answers:
                     if not succeeded:
                         raise result
-                    yield working.pop(reference), result
-        except (ray.exceptions.RayError, ConnectionError) as error:
-            raise RotaError(f"the Ray cluster at {self.address} was lost ({_line(error)}); start it again, or leave out --ray") from None
+                    yield index, result
+                if not working and not answers:
+                    return
         finally:
-            for reference in working:
+            for reference in () if self._lost else working:
                 ray.cancel(reference, force=True)
+
+    @contextmanager
+    def _alive(self) -> Iterator[None]:
+        """What goes wrong in here is the cluster's fault; Ray itself would wait for a minute, and then end this process."""
+        try:
+            yield
+        except (self._ray.exceptions.RayError, OSError) as error:
+            self._lost = isinstance(error, OSError)
+            raise RotaError(f"the Ray cluster at {self.address} was lost ({_line(error)}); start it again, or leave out --ray") from None
 
     def close(self) -> None:
         """Let go of the cluster; one that was started here ends."""
@@ -90,7 +104,6 @@ class RayTasks:
 def connect(address: str, most: int | None) -> Any:
     """The `ray` module, connected. See `RayTasks` for addresses and errors."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # tell nobody
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # it would repeat itself beside our one line
     try:
         import ray
     except ImportError as error:
@@ -114,16 +127,22 @@ def _check_answers(address: str) -> None:
     if address in ("local", "auto"):
         return
     host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not (host and colon and port.isdecimal()):
+    if not (host and colon and port.isdecimal() and int(port) < 1 << 16):
         raise InputError(f"--ray takes local, auto, HOST:PORT or ray://HOST:PORT, not {address!r}")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
-    except (OSError, OverflowError) as error:
+        _reach(address)
+    except OSError as error:
         raise InputError(f"no Ray cluster at {address} ({error}); start one (ray start --head), or use --ray local") from None
 
 
+def _reach(address: str) -> None:
+    """Raise OSError if nobody answers there."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
+
+
 def _version() -> str:
-    return __version__
+    return version("rota")
 
 
 def _answer(question: bytes) -> bytes:

@@ -37,6 +37,8 @@ class RotaScheduler(AsyncScheduler):
         At the start: no policy or an unknown one, one that needs what vLLM cannot do, or settings of vLLM that contradict it.
     """
 
+    waiting: Any  # vLLM's queue
+
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.rota_policy = policy = _policy(self.vllm_config)
