@@ -64,7 +64,8 @@ def _root(
 
 
 for _verb in (
-    demo, compare, simulate, capacity, frontier, ramp, compose, streams, solve, dispatch, policies, calibrate, make_model, serve, bench, examine, reproduce,
+    demo, compare, simulate, capacity, frontier, ramp, compose, streams, solve, dispatch, examine, policies, calibrate, make_model, serve,
+    bench, reproduce,
 ):  # fmt: skip
     _verb.register(app)
 for _group in (workload, catalog):

@@ -109,9 +109,8 @@ def serve(
         front = open_model(
             Path(model), parse_policy(names[0]), name=served_model_name, limits=limits,
             template=None if chat_template is None else Path(chat_template), dtype=dtype, weight_format=weights, device=device,
-            kv_bytes=int(kv_cache_memory * GIB), block_size=block_size, max_model_len=max_model_len, seed=seed,
-            threads=threads,
             kv_bytes=int(kv_cache_memory * GIB), block_size=block_size, max_model_len=max_model_len, seed=seed, log=steps,
+            threads=threads,
         )  # fmt: skip
         well = run(front, host=host, port=port, keys=keys, log=stream, ready=partial(_ready, front, names[0]))
     if not well:

@@ -11,6 +11,7 @@ from rota.mechanisms.engine.engine import Engine
 from rota.mechanisms.engine.log import Log
 from rota.mechanisms.engine.text import Tokenizer
 
+
 def load_engine(
     folder: Path | str, policy: BatchPolicy, *, dtype: str = "auto", weight_format: str = "plain", device: str = "auto",
     kv_bytes: int = 1 << 30, block_size: int = 16, max_model_len: int | None = None, clock: Clock | None = None,
