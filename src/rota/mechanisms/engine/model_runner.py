@@ -152,8 +152,8 @@ def use_threads(threads: int) -> None:
     most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
     if not 1 <= threads <= most:
         raise InputError(f"threads must be from 1 to {most} on this machine, not {threads}")
+    numba.set_num_threads(threads)  # first: when it starts its threads, it sets the number for everyone who shares OpenMP with it
     torch.set_num_threads(threads)
-    numba.set_num_threads(threads)
 
 
 def chosen_device(device: str) -> str:
