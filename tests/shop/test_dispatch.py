@@ -16,11 +16,13 @@ from rota.mechanisms.shop.simulator import simulate
 from rota.policies.dispatch.online import make_rule
 from rota.policies.dispatch.rolling import Follow, Rolling, rest
 from rota.policies.solvers.cpsat import CpSat
+from rota.policies.solvers.project_solvers import Heft
 from rota.studies.dispatch import AsSolver, check_run, compare, run_rule
 from rota.studies.solve import solve
 from rota.workload.shop.build import due_jobs, job_shop, single_machine
 from rota.workload.shop.realization import Realization, draw
 from tests.shop.test_cpsat import FT06
+from tests.shop.test_project_solvers import task_graph
 
 
 def read_instances(shared: Path) -> dict[str, Any]:
@@ -160,3 +162,19 @@ def test_comparison_is_under_the_same_luck() -> None:
     assert all(run.report.ok for run in runs)
     assert len({run.run.makespan for run in runs}) > 1
     assert runs[0].run.makespan != run_rule(problem, make_rule("SPT"), Realization()).makespan
+
+
+def test_a_heft_plan_of_a_task_graph_with_transfers(shared: Path) -> None:
+    """Lengths on three processors are published (80 for the first) or were found by another program."""
+    folder = shared / "data" / "shop" / "dag"
+    chip = json.loads((folder / "soc_top.json").read_text())
+    with open(folder / "reference_makespans.csv", encoding="utf-8", newline="") as lines:
+        lengths = {row["job"]: int(row["heft_insertion"]) for row in csv.DictReader(lines)}
+    for job in chip["jobs"]:
+        problem = task_graph(chip, job)
+        plan = Heft().solve(problem, Budget()).schedule
+        assert plan is not None
+        run = simulate(problem, Follow(plan))
+        assert run.makespan == lengths[job["name"]]
+        luck = draw(problem, 1, noise=0.3)
+        assert check_run(problem, luck, simulate(problem, Follow(plan), luck)).ok

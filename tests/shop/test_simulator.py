@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rota.contracts.dispatch import Order, Start, View, WaitUntilNextEvent
+from rota.contracts.dispatch import Order, Start, Startable, View, WaitUntilNextEvent
 from rota.contracts.shop import Event, Job, Lag, Mode, Problem, Resource, Task, Use
 from rota.errors import InputError, UnsupportedPolicy
 from rota.mechanisms.shop.compiled import columns
@@ -235,3 +235,32 @@ def test_luck_is_the_same_for_all_and_its_parts_do_not_mix() -> None:
         draw(problem, 0, noise=1)
     with pytest.raises(InputError, match="breakdowns"):
         draw(problem, 0, breakdowns=(0, 5))
+
+
+@given(seeds, st.sampled_from(CLASSICAL))
+def test_one_order_for_the_instant_is_as_good_as_one_start_after_the_other(seed: int, name: str) -> None:
+    """Without blocking what can start at an instant is there when the rule is first asked, but for operations that take no time."""
+    rng = random.Random(seed)
+    jobs = [[(rng.randrange(3), rng.randint(1, 9)) for _ in range(rng.randint(1, 5))] for _ in range(6)]
+    problem = job_shop(jobs, 3)
+    rule = make_rule(name)
+
+    class AtOnce:
+        name = "at once"
+
+        def choose(self, view: View) -> Order:
+            left, order = list(view.startable), []
+            while left:
+                order.append(rule.choose(Only(view, left)))  # type: ignore[arg-type]
+                left = [one for one in left if one.task != order[-1].task]
+            return Order(tuple(order))
+
+    assert simulate(problem, AtOnce()).schedule == simulate(problem, rule).schedule
+
+
+class Only:
+    """A view with some of what can start."""
+
+    def __init__(self, view: View, startable: list[Startable]) -> None:
+        self.jobs = view.jobs
+        self.startable = startable
