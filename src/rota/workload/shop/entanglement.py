@@ -6,14 +6,15 @@ qubit from then until the swap or distillation that uses it up, or the end. Oper
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import NamedTuple
 
 SLOT_S = 0.01
-MOST_ROUNDS = 3
+MOST_ROUNDS = 2
 STORAGE = 3
 
 
@@ -63,13 +64,45 @@ def unpump(fidelity: float, rounds: int) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """How a pair comes to be: ``link``, or ``swap`` or ``distill`` of two parts. `fidelity` is what is promised, `ticks` of itself alone."""
+    """How a pair comes to be.
+
+    Parameters
+    ----------
+    kind : {"link", "swap", "distill"}
+    ends : (int, int)
+    ticks : int
+        Of this operation alone.
+    fidelity : float
+    parts : tuple of Tree
+        The two pairs that are swapped or distilled.
+    busy : mapping of node to int
+        Ticks for which each communication qubit generates links, in all.
+    depth : int
+        Ticks of swaps and distillations that follow each other.
+    """
 
     kind: str
     ends: tuple[int, int]
     ticks: int
     fidelity: float
     parts: tuple[Tree, ...] = ()
+    busy: Mapping[int, int] = field(default_factory=dict)
+    depth: int = 0
+
+    @property
+    def work(self) -> tuple[int, int]:
+        """About how long it takes: the busiest node, then the operations; and all ticks together."""
+        return max(self.busy.values()) + self.depth, sum(self.busy.values())
+
+
+def _link(ends: tuple[int, int], able: Capability) -> Tree:
+    ticks = math.ceil(1 / (able.rate * SLOT_S))
+    return Tree("link", ends, ticks, able.fidelity, busy=dict.fromkeys(ends, ticks))
+
+
+def _joined(kind: str, ends: tuple[int, int], fidelity: float, first: Tree, second: Tree) -> Tree:
+    busy = {node: first.busy.get(node, 0) + second.busy.get(node, 0) for node in {**first.busy, **second.busy}}
+    return Tree(kind, ends, 1, fidelity, (first, second), busy, max(first.depth, second.depth) + 1)
 
 
 def find_protocol(path: Sequence[int], fidelity: float, links: Callable[[int, int], Sequence[Capability]]) -> Protocol | None:
@@ -81,7 +114,7 @@ def find_protocol(path: Sequence[int], fidelity: float, links: Callable[[int, in
     @cache
     def best(first: int, last: int, wanted: float) -> Tree | None:
         found = [tree for rounds in range(MOST_ROUNDS + 1) for tree in candidates(first, last, wanted, rounds)]
-        return min(found, key=_work, default=None)
+        return min(found, key=lambda tree: tree.work, default=None)
 
     def candidates(first: int, last: int, wanted: float, rounds: int) -> Iterator[Tree]:
         least = unpump(wanted, rounds)
@@ -91,13 +124,13 @@ def find_protocol(path: Sequence[int], fidelity: float, links: Callable[[int, in
         if last - first == 1:
             able = [one for one in links(*ends) if pumped(one.fidelity, rounds) >= wanted]
             for one in able:
-                yield _pump(Tree("link", ends, math.ceil(1 / (one.rate * SLOT_S)), one.fidelity), rounds)
+                yield _pump(_link(ends, one), rounds)
             return
         part = round(unswap(least) + 5e-10, 9)
         for pivot in range(first + 1, last):
             left, right = best(first, pivot, part), best(pivot, last, part)
             if left is not None and right is not None:
-                yield _pump(Tree("swap", ends, 1, swap(left.fidelity, right.fidelity), (left, right)), rounds)
+                yield _pump(_joined("swap", ends, swap(left.fidelity, right.fidelity), left, right), rounds)
 
     tree = best(0, len(path) - 1, fidelity) if len(path) > 1 else None
     return None if tree is None else place(tree)
@@ -106,28 +139,8 @@ def find_protocol(path: Sequence[int], fidelity: float, links: Callable[[int, in
 def _pump(tree: Tree, rounds: int) -> Tree:
     found = tree
     for _ in range(rounds):
-        found = Tree("distill", tree.ends, 1, distill(found.fidelity, tree.fidelity), (found, tree))
+        found = _joined("distill", tree.ends, distill(found.fidelity, tree.fidelity), found, tree)
     return found
-
-
-def _work(tree: Tree) -> tuple[int, int]:
-    """Ticks with each node generating one link at a time, then all ticks together."""
-    busy: dict[int, int] = {}
-    for leaf in _leaves(tree):
-        for node in leaf.ends:
-            busy[node] = busy.get(node, 0) + leaf.ticks
-    return max(busy.values()) + _depth(tree), sum(busy.values())
-
-
-def _depth(tree: Tree) -> int:
-    return max((_depth(part) for part in tree.parts), default=0) + (tree.kind != "link")
-
-
-def _leaves(tree: Tree) -> Iterator[Tree]:
-    if tree.kind == "link":
-        yield tree
-    for part in tree.parts:
-        yield from _leaves(part)
 
 
 class Hold(NamedTuple):
@@ -261,8 +274,6 @@ def _most_at_once(spans: Sequence[tuple[int, int]]) -> int:
 
 def shortest_path(neighbours: Mapping[int, Mapping[int, float]], a: int, b: int) -> list[int]:
     """Nodes of a path with the least length of fibre; [] if there is none."""
-    import heapq
-
     queue: list[tuple[float, list[int]]] = [(0.0, [a])]
     seen: set[int] = set()
     while queue:
