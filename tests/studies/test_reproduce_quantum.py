@@ -1,8 +1,6 @@
 """The quantum network study: bounds by hand, reading of measured data, and the verdicts of a quick run."""
 
 import json
-import os
-from pathlib import Path
 
 import pytest
 
@@ -11,8 +9,6 @@ from rota.policies.solvers.periodic_edf import OCCUPANCIES
 from rota.studies.reproduce.claim import NEEDS_DATA, REPRODUCED, Options
 from rota.studies.reproduce.quantum_network import _jitter, demands, made_up_links, networks, outcome, read_folder, run
 from rota.workload.shop.entanglement import SLOT_S
-
-DATA = os.environ.get("ROTA_SHOP_DATA")
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -58,10 +54,8 @@ def test_measured_data_is_read_or_refused(tmp_path):
         read_folder(tmp_path)
 
 
-@pytest.mark.skipif(DATA is None, reason="ROTA_SHOP_DATA does not name the folder of published shop data")
-def test_on_measured_links_and_surfnet():
-    assert DATA is not None
-    links, net = read_folder(Path(DATA) / "quantum")
+def test_on_measured_links_and_surfnet(shared):
+    links, net = read_folder(shared / "data" / "shop" / "quantum")
     assert len(links) == 10
     assert net is not None
     assert len(net.users) == 54

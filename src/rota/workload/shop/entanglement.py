@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 SLOT_S = 0.01
 MOST_ROUNDS = 2
+MOST_PIVOTED = 4
 STORAGE = 3
 
 
@@ -108,7 +109,7 @@ def _joined(kind: str, ends: tuple[int, int], fidelity: float, first: Tree, seco
 def find_protocol(path: Sequence[int], fidelity: float, links: Callable[[int, int], Sequence[Capability]]) -> Protocol | None:
     """The protocol that takes least time over this path of nodes; None if the fidelity is out of reach.
 
-    Tried are all pivots and 0 to `MOST_ROUNDS` rounds of distillation at every level.
+    Tried are 0 to `MOST_ROUNDS` rounds of distillation at every level, and all pivots on up to `MOST_PIVOTED` links; on more, the middle.
     """
 
     @cache
@@ -127,7 +128,8 @@ def find_protocol(path: Sequence[int], fidelity: float, links: Callable[[int, in
                 yield _pump(_link(ends, one), rounds)
             return
         part = round(unswap(least) + 5e-10, 9)
-        for pivot in range(first + 1, last):
+        middle = (first + last) // 2
+        for pivot in range(first + 1, last) if last - first <= MOST_PIVOTED else (middle,):
             left, right = best(first, pivot, part), best(pivot, last, part)
             if left is not None and right is not None:
                 yield _pump(_joined("swap", ends, swap(left.fidelity, right.fidelity), left, right), rounds)
