@@ -73,9 +73,9 @@ def bench(
 
     With --compare-sim, what the simulator predicts stands beside what was measured.
 
-    Examples: rota bench poisson:rate=4,prompt=100,output=30,n=200 --url http://127.0.0.1:8000
+    Example: rota bench poisson:rate=4,prompt=100,output=30,n=200 --url http://127.0.0.1:8000
 
-    rota bench poisson:rate=4,prompt=100,output=30,n=200 --engine my-model --compare-sim mine.json --policy sarathi,vllm-v1
+    Without a server: rota bench poisson:rate=4,prompt=100,output=30,n=200 --engine my-model --compare-sim mine.json --policy sarathi,vllm-v1
     """
     setup.check()
     check_outputs(record=record, export=export, html=html)

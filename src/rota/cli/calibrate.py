@@ -61,11 +61,10 @@ def calibrate(
 ) -> None:
     """Fit the cost model to measurements, and say how far off it is on those that it did not see.
 
-    A model directory is loaded and measured for some minutes; a run that was stopped goes on where it was. Use the result with --costs.
+    A model directory is loaded and measured for some minutes, for --costs; a run that was stopped goes on where it was. Kernel times give the
+    constants of an accelerator, for --calibration.
 
-    Kernel times give the constants of an accelerator, for --calibration: mlp.csv attention.csv --device a100-80g -o mine.toml
-
-    Example: rota calibrate my-model -o mine.json, and then rota compare azure-conv --costs mine.json
+    Example: rota calibrate my-model -o mine.json    Or: rota calibrate mlp.csv attention.csv --device a100-80g -o mine.toml
     """
     check_outputs(output=output)
     folder = Path(source[0])
