@@ -43,6 +43,8 @@ STATS = ("mean", "p90")
 MEDIAN, WORST = 0.10, 0.20
 #: Short chats and long documents: heavy tails.
 TRACE = "poisson:rate={rate:.4g},prompt=100/400,output=20/60,max_total=1024"
+#: A calibration takes about so much longer than a run; its turns are longer by as much, so that it ends when they end.
+LONGER = 3.0
 CHUNK, ROUNDS, KV_BYTES = 1024, 5, 192 << 20
 
 
@@ -62,17 +64,17 @@ class Stopwatch:
         self._total, self._since = self(), -1.0
 
 
-def take_turns(work: list[tuple[Stopwatch, Iterator[Any]]], turn: float) -> None:
-    """Run all to their ends, each so many seconds at a time."""
+def take_turns(work: list[tuple[Stopwatch, Iterator[Any], float]], turn: float) -> None:
+    """Run all to their ends, each so many seconds at a time, times its own factor."""
     while work:
-        for watch, steps in list(work):
+        for watch, steps, factor in list(work):
             watch.go_on()
-            until = watch() + turn
+            until = watch() + turn * factor
             for _ in steps:
                 if turn and watch() > until:
                     break
             else:
-                work.remove((watch, steps))
+                work.remove((watch, steps, factor))
             watch.stop()
 
 
@@ -116,19 +118,19 @@ def main() -> int:
     sweep_of(open_engine(settings, parse_policy(POLICIES[0]), []), options.clock, CHUNK).warm_up()
     watch = Stopwatch(source)
     rough, fit = calibration(settings, watch, 1)  # to know what a load is
-    take_turns([(watch, rough)], 0.0)
+    take_turns([(watch, rough, 1.0)], 0.0)
     full = capacity(costs_of(settings, fit()), options.requests)
     traces = {load: load_trace(TRACE.format(rate=load * full), limit=options.requests, seed=2) for load in LOADS}
     print(f"busy all the time at {full:.1f} requests/s; {options.requests} requests a run; {options.clock} time", flush=True)
     watch = Stopwatch(source)
     steps, fit = calibration(settings, watch, ROUNDS)
-    work = [(watch, steps)]
+    work = [(watch, steps, LONGER)]
     runs: dict[tuple[float, str], Measurement] = {}
     for load, trace in traces.items():
         for policy in POLICIES:
             watch = Stopwatch(source)
             runs[load, policy] = Measurement(settings, trace, policy, source=watch)
-            work.append((watch, runs[load, policy].drive.steps()))
+            work.append((watch, runs[load, policy].drive.steps(), 1.0))
     gc.freeze()
     take_turns(work, options.turn)
     costs = costs_of(settings, fit())
