@@ -21,6 +21,12 @@ class ScriptedRunner:
     def allocate(self, blocks, block_size):
         self.blocks = blocks
 
+    def allocate_host(self, blocks):
+        self.host_blocks = blocks
+
+    def copy(self, out, back):
+        pass
+
     def run(self, rows, tables):
         return [Choice(self.streams[row.seq.sid][row.seq.n_known]) for row in rows if row.emits]
 
@@ -69,7 +75,8 @@ class Recording:
 def serve(trace, policy, spec, *, compress=True, log=None):
     """Run a trace through an engine on the cost model's clock; all outputs."""
     runner = ScriptedRunner(trace, spec.tables.n_layers)
-    engine = Engine(runner, policy, blocks=spec.blocks, block_size=spec.block_size, clock=ModelClock(spec.tables), compress=compress, log=log)
+    engine = Engine(runner, policy, blocks=spec.blocks, block_size=spec.block_size, host_blocks=spec.host_blocks, compress=compress, log=log,
+                    clock=ModelClock(spec.tables, block_size=spec.block_size))  # fmt: skip
     for i in range(len(trace)):
         limit = None if trace.max_new is None else int(trace.max_new[i])
         priority = 0 if trace.priority is None else int(trace.priority[i])
@@ -79,4 +86,5 @@ def serve(trace, policy, spec, *, compress=True, log=None):
     while engine.has_work:
         outputs += engine.step()
     assert engine.core.pool.free == spec.blocks or engine.core.pins
+    assert engine.core.pool.host_free == engine.core.pool.host_blocks
     return outputs

@@ -16,8 +16,9 @@ from rota.mechanisms.simulator import simulate
 from rota.policies.registry import make_policy
 from tests.engine.scripted import Recording, ScriptedRunner, serve
 from tests.simulator.scenarios import POLICIES, scenarios
+from tests.simulator.test_swap import OPTIONS
 
-NAMES = ["sarathi", "vllm-v1", "orca", "layered", "static", "vtc", "past-future"]
+NAMES = ["sarathi", "vllm-v1", "orca", "layered", "static", "vtc", "past-future", "vllm-v0"]
 
 
 def logged(scenario, policy, seed):
@@ -25,7 +26,7 @@ def logged(scenario, policy, seed):
     trace, spec = scenario.trace, scenario.engine
     rng, log = np.random.default_rng(seed), []
     runner = ScriptedRunner(trace, spec.tables.n_layers)
-    engine = Engine(runner, policy, blocks=spec.blocks, block_size=spec.block_size, clock=ModelClock(spec.tables), log=log)
+    engine = Engine(runner, policy, blocks=spec.blocks, block_size=spec.block_size, clock=ModelClock(spec.tables), log=log, host_blocks=12)
     leaving = {}
     for i in range(len(trace)):
         engine.add_request(runner.streams[i][: trace.prompt[i]], SamplingParams(), arrival=float(trace.arrival[i]), tenant=i % 3)
@@ -38,6 +39,7 @@ def logged(scenario, policy, seed):
         outputs += engine.step()
         steps += 1
     assert engine.core.pool.free == spec.blocks
+    assert engine.core.pool.host_free == engine.core.pool.host_blocks
     assert {o.sid for o in outputs if o.finish} == set(range(len(trace)))
     return log
 
@@ -47,13 +49,14 @@ def logged(scenario, policy, seed):
 @given(scenario=scenarios(plain=True), seed=st.integers(0, 10**6))
 def test_a_fresh_policy_makes_the_same_plans_from_the_log(name, scenario, seed, tmp_path_factory):
     spec = scenario.engine
-    policy = make_policy(name, **POLICIES.get(name, {}))
+    policy = make_policy(name, **(OPTIONS if name == "vllm-v0" else POLICIES.get(name, {})))
     log = logged(scenario, policy, seed)
     path = tmp_path_factory.mktemp("log") / "log.jsonl"
     write_log(log, path)
     entries = list(read_log(path))
     assert entries == log
     sizes = dict(n_layers=spec.tables.n_layers, blocks=spec.blocks, block_size=spec.block_size, max_len=160)
+    sizes |= dict(host_blocks=12 if name == "vllm-v0" else 0)
     assert replay(entries, policy, **sizes) == [entry.plan for entry in log if isinstance(entry, Planned)]
 
 

@@ -62,17 +62,19 @@ def workloads(draw):
         kind = KINDS[rng.integers(len(KINDS))]
         params = SamplingParams(max_tokens=int(rng.integers(1, 8)), seed=int(rng.integers(1 << 40)), **kind)
         requests.append((prompt, params, float(rng.exponential(3e-3)), rng.random() < 0.15))
-    return requests, draw(st.integers(0, 2**32 - 1)), draw(st.booleans()), draw(st.sampled_from([0, 1, 4, 40])), draw(st.integers(0, 2))
+    spare, host = draw(st.sampled_from([0, 1, 4, 40])), draw(st.sampled_from([None, 3, 8, 60]))
+    return requests, draw(st.integers(0, 2**32 - 1)), draw(st.booleans()), spare, host, draw(st.integers(0, 2))
 
 
 @settings(max_examples=320)
 @given(workload=workloads())
 def test_any_schedule_gives_every_request_the_tokens_it_gets_alone(runners, workload):
-    requests, seed, caching, spare, which = workload
+    requests, seed, caching, spare, host, which = workload
     runner = runners[which]
     expected = [what(alone(runner, prompt, params)) for prompt, params, _, _ in requests]
     blocks = max(-(-(len(prompt) + params.max_tokens) // 4) for prompt, params, _, _ in requests) + spare
-    engine = Engine(runner, RandomPolicy(seed, caching), blocks=blocks, block_size=4, clock=ModelClock(TABLES))
+    policy = RandomPolicy(seed, caching, swaps=host is not None)
+    engine = Engine(runner, policy, blocks=blocks, block_size=4, clock=ModelClock(TABLES), host_blocks=host or 0)
     rng = np.random.default_rng(seed)
     leaving = {}
     for prompt, params, arrival, cancelled in requests:
@@ -95,6 +97,7 @@ def test_any_schedule_gives_every_request_the_tokens_it_gets_alone(runners, work
         else:
             assert what(outputs) == expected[sid]
     assert engine.core.pool.free == blocks
+    assert engine.core.pool.host_free == (host or 0)
     assert not runner._open
 
 

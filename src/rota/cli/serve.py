@@ -70,6 +70,9 @@ def serve(
     weights: Annotated[str, _model("--weight-format", help="plain, int8 (weights of 8 bits) or w8a8 (CPU).", metavar="FORMAT")] = "plain",
     device: Annotated[str, _model("--device", "-d", help="cpu, cuda, or auto.")] = "auto",
     kv_cache_memory: Annotated[float, _model("--kv-cache-memory", help="GiB for the KV cache.", metavar="GIB")] = 1.0,
+    swap_space: Annotated[
+        float, _model("--swap-space", help="GiB of host memory for KV that a policy swaps out (vllm-v0:preemption=swap).", metavar="GIB")
+    ] = 4.0,
     block_size: Annotated[int, _model("--block-size", help="Tokens per KV block.", metavar="N")] = 16,
     max_model_len: Annotated[
         int | None, _model("--max-model-len", help="Longest prompt + output; default: the model's own.", metavar="N")
@@ -88,6 +91,8 @@ def serve(
         raise InputError(f"--port must be from 0 to 65535, not {port}")
     if not 0 < kv_cache_memory < 1 << 20:
         raise InputError(f"--kv-cache-memory must be a positive number of GiB, not {kv_cache_memory:g}")
+    if not 0 <= swap_space < 1 << 20:
+        raise InputError(f"--swap-space must be 0 or a number of GiB, not {swap_space:g}")
     if threads is not None and not 1 <= threads <= 1024:
         raise InputError(f"--threads must be from 1 to 1024, not {threads}")
     if not 0 < max_body < 1 << 20:
@@ -109,7 +114,8 @@ def serve(
         front = open_model(
             Path(model), parse_policy(names[0]), name=served_model_name, limits=limits,
             template=None if chat_template is None else Path(chat_template), dtype=dtype, weight_format=weights, device=device,
-            kv_bytes=int(kv_cache_memory * GIB), block_size=block_size, max_model_len=max_model_len, seed=seed, log=steps,
+            kv_bytes=int(kv_cache_memory * GIB), swap_bytes=int(swap_space * GIB),
+            block_size=block_size, max_model_len=max_model_len, seed=seed, log=steps,
             threads=threads,
         )  # fmt: skip
         well = run(front, host=host, port=port, keys=keys, log=stream, ready=partial(_ready, front, names[0]))

@@ -33,7 +33,9 @@ TIM_COLUMNS = 6
 CTL_SIZE = 64
 # layout of out, int64: a header, then the lists one after the other: evict, reject, pause (one entry each), work (WORK_SIZE each)
 DECODE_FLAG, REPEAT, WAKE, HEADROOM, PADDED, N_EVICT, N_REJECT, N_PAUSE, N_WORK, N_PIN_CHANGES = range(10)
-HEADER = 10  # (twins do not pin, and leave N_PIN_CHANGES, pins set and released, alone)
+HEADER = 10  # (twins do not pin, and leave N_PIN_CHANGES, pins set and released, alone; nor do they swap)
+#: Added to an evicted sequence's number where its KV is kept in host memory.
+SWAPPED = 1 << 40
 WORK_SIZE = 5  # sid, n_tokens, reserve_to, first layer, end layer (0, 0 for all layers)
 
 INTS = types.Array(types.int64, 1, "C")
@@ -51,5 +53,5 @@ Twin = Callable[
 class TwinPolicy(Protocol):
     """A policy that also decides in compiled code, and then decides the same."""
 
-    def twin(self) -> tuple[Twin, NDArray[np.int64]]:
-        """The compiled function and its parameters `par`; called after `start`."""
+    def twin(self) -> tuple[Twin, NDArray[np.int64]] | None:
+        """The compiled function and its parameters `par`, or None if it decides in Python after all; called after `start`."""

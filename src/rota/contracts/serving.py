@@ -10,6 +10,11 @@ longer advance by the planned tokens, or free KV blocks minus the standing set's
 again. A plan must repeat only where asking at every step would give the same answer; the step-by-step reference mode of the simulator
 checks that.
 
+A preempted sequence goes back to the queue. Its KV is dropped and computed again later (**recompute**), or, if the plan names it in `swap`,
+copied to host memory, as far as it is complete in all layers; an open chunk is dropped either way. When work is planned for it again, what
+was kept is copied back into blocks of the device (those that the prefix cache still has are reused), and the work goes on from there:
+`SeqView.n_reusable` counts it. Both copies pass before the step that follows and lengthen it.
+
 A **pin** keeps the cached KV of a prefix from being taken for other use, though no running sequence holds it. It needs a prefix cache.
 
 Rules
@@ -17,12 +22,13 @@ Rules
 I1  A sequence appears at most once in a plan's work, is known, and is not inside a running step.
 I2  A work item has 1 <= n_tokens <= n_known - n_computed (after prefix reuse); with an open chunk, the same tokens and the next layers.
 I3  Tokens of a step <= max_step_tokens; sequences held <= max_seqs.
-I4  After evictions, KV blocks exist for everything the step computes or reserves.
+I4  After evictions, KV blocks exist for everything the step computes or reserves, and host blocks for what is swapped.
 I5  A sequence advances, and emits, only when all its planned tokens have passed the last layer.
 I6  A decode sequence is never listed as work; the standing set runs as a whole, less the paused.
 I7  An evicted or rejected sequence has no work in the same plan; only running ones are evicted, only waiting ones admitted or rejected.
+    Only evicted ones are swapped, once, and only by a policy that requires ``swap``.
 I8  Progress: an empty plan needs `wake_at`, a future arrival or a step in flight; otherwise the engine is stuck.
-I9  Conservation: when all is done every block is free and every pin released; a policy that pins is asked once more at the end.
+I9  Conservation: when all is done every block, of device and host, is free and every pin released; a policy that pins is asked once more at the end.
 """
 
 from __future__ import annotations
@@ -43,10 +49,11 @@ ALWAYS = 1 << 40
 #: Phases of a sequence.
 FUTURE, WAITING, PREFILL, DECODE, FINISHED, REJECTED = range(6)
 #: What an engine can be asked for beyond whole-prompt steps. ``oracle`` is the truth about the trace (`OraclePolicy`): simulators only.
+#: ``swap``: preempted KV can be kept in host memory (`StepPlan.swap`).
 #: ``shared_attention``: decode attention reads KV blocks that several sequences hold once for all of them. ``host_attention``: see
 #: `rota.contracts.offload`.
 CAPABILITIES = frozenset(
-    {"chunk", "hybrid", "layers", "prefix_cache", "priority", "padded", "pause", "pin", "oracle", "shared_attention", "host_attention"}
+    {"chunk", "hybrid", "layers", "prefix_cache", "priority", "padded", "pause", "pin", "oracle", "shared_attention", "host_attention", "swap"}
 )
 
 
@@ -102,7 +109,7 @@ class StepPlan(NamedTuple):
     decode : bool
         Whether the standing decode set takes one token each.
     evict : tuple of int
-        Running sequences whose KV is dropped (recompute): they go back to the queue, keeping their generated tokens. With
+        Running sequences that lose their KV blocks: they go back to the queue, keeping their generated tokens. With
         first-come order each goes to the head in the order given, so the last one named ends up first.
     reject : tuple of int
         Waiting sequences that can never run; they finish with an error.
@@ -118,6 +125,8 @@ class StepPlan(NamedTuple):
     unpin : tuple of int
         Keys to let go of, next; their blocks may be used by the same plan. After an empty plan with pins the policy is asked again
         at once.
+    swap : tuple of int
+        Those of `evict` whose computed KV is kept in host memory; that of the others is recomputed.
     """
 
     work: tuple[Work, ...] = ()
@@ -132,6 +141,7 @@ class StepPlan(NamedTuple):
     wake_at: float = float("inf")
     pin: tuple[Pin, ...] = ()
     unpin: tuple[int, ...] = ()
+    swap: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +190,8 @@ class SeqView(Protocol):
         """Tokens whose KV is complete in all layers."""
     @property
     def n_reusable(self) -> int:
-        """Waiting only: leading tokens whose KV is in the prefix cache, whole blocks, at most n_known - 1."""
+        """Waiting only: leading tokens whose KV is in the prefix cache (whole blocks) or was swapped out, whichever are more, at most
+        n_known - 1."""
     @property
     def max_new(self) -> int: ...
     @property
@@ -242,6 +253,9 @@ class EngineView(Protocol):
         """Blocks the standing set takes in its next step."""
     @property
     def free_blocks(self) -> int: ...
+    @property
+    def free_host_blocks(self) -> int:
+        """Free blocks of host memory, for policies that require ``swap``; else 0."""
     @property
     def n_running(self) -> int:
         """Sequences held, in flight or not."""

@@ -17,7 +17,7 @@ class EngineSpec:
     blocks : int
         KV blocks of all ranks together that one sequence set can use (that is, per rank).
     host_blocks : int
-        KV blocks that host memory holds besides, for policies that need ``host_attention``.
+        KV blocks that host memory holds besides, for policies that need ``host_attention`` or ``swap``.
     block_size : int
         Tokens per block.
     max_len : int

@@ -47,6 +47,7 @@ METRICS: dict[str, Metric] = {
     "preemptions": Metric("preemptions", "", LOWER, whole=True),
     "preemptions_per_request": Metric("preemptions / request", "", LOWER),
     "recomputed_tokens": Metric("recomputed", "tok", LOWER, whole=True),
+    "swapped_tokens": Metric("swapped out", "tok", LOWER, whole=True),
     "reloaded_tokens": Metric("copied from host", "tok", NEITHER, whole=True),
     "kv_mean": Metric("mean KV use", "%", NEITHER, 100.0, True),
     "kv_peak": Metric("peak KV use", "%", NEITHER, 100.0, True),

@@ -41,7 +41,7 @@ class Run:
         ``shared_context`` (of it, tokens not read because another sequence's decode reads them in the same step),
         ``prefill_area`` (sum of n p + n (n + 1) / 2), ``prefill_context`` (sum of p + n), ``expert_bytes``, ``weight_passes`` (layer-steps),
         ``plans`` (policy calls), ``events``, ``seconds`` (wall time of the simulation), ``peak_blocks``,
-        ``reloaded_tokens`` (KV copied back from host memory).
+        ``reloaded_tokens`` (KV copied back from host memory), ``swapped_tokens`` (KV that preemptions copied there, of policies that swap).
     timeline : dict of float64 arrays
         ``time`` (bin starts, with ``width`` in `meta`), and time averages per bin: ``decode`` (sequences decoding), ``prefill``
         (prompt tokens per second), ``kv`` (fraction of blocks used), ``waiting``, ``busy`` (fraction), summed or averaged over replicas.

@@ -141,6 +141,7 @@ def _memory(run: Run) -> Summary:
         "kv_mean": _timeline_mean(run, "kv"),
         "kv_peak": peak / blocks if isinstance(blocks, int | float) and blocks > 0 else float("nan"),
         # a re-admitted request may also reuse tokens that it generated; only prompt tokens are hits
+        **({"swapped_tokens": run.totals["swapped_tokens"]} if "swapped_tokens" in run.totals else {}),
         **({"reloaded_tokens": run.totals["reloaded_tokens"]} if run.totals.get("reloaded_tokens") else {}),
         "prefix_hit_rate": float(np.minimum(run.cached, run.prompt).sum()) / float(run.prompt.sum()),
     }

@@ -194,6 +194,10 @@ class View:
         return self.cache.free()
 
     @property
+    def free_host_blocks(self) -> int:
+        return 0
+
+    @property
     def n_running(self) -> int:
         return len(self.held_seqs)
 

@@ -8,10 +8,18 @@ before its beginning. The simulator counts blocks by the same rules, so that a p
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import NamedTuple
 
 import numpy as np
 
 from rota.mechanisms.engine.sequences import Seq
+
+
+class Copy(NamedTuple):
+    """KV blocks to be copied between device and host, one by one."""
+
+    device: list[int]
+    host: list[int]
 
 
 class BlockPool:
@@ -27,6 +35,8 @@ class BlockPool:
         Most blocks of one sequence.
     caching : bool
         Whether contents are remembered for reuse.
+    host_blocks : int
+        Blocks of host memory for what is swapped out.
 
     Attributes
     ----------
@@ -34,19 +44,26 @@ class BlockPool:
         Block tables; a sequence's row is `Seq.slot`, of which the first `Seq.n_blocks` entries count.
     """
 
-    def __init__(self, blocks: int, size: int, seats: int, max_blocks: int, caching: bool) -> None:
+    def __init__(self, blocks: int, size: int, seats: int, max_blocks: int, caching: bool, host_blocks: int = 0) -> None:
         self.blocks, self.size, self.caching = blocks, size, caching
         self.tables = np.zeros((seats, max_blocks), np.int32)
         self._slots = list(range(seats))[::-1]
         self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(blocks))
         self._holders = [0] * blocks
         self._content: list[int | None] = [None] * blocks
+        self.host_blocks = host_blocks
+        self._host_free = list(range(host_blocks))[::-1]
         self._where: dict[int, OrderedDict[int, None]] = {}  # content -> the blocks that have it, the first entered first
 
     @property
     def free(self) -> int:
         """Blocks that can be taken, idle cached ones included."""
         return len(self._free)
+
+    @property
+    def host_free(self) -> int:
+        """Blocks of host memory that can be taken."""
+        return len(self._host_free)
 
     def count(self, tokens: int) -> int:
         """Blocks that so many tokens fill or begin."""
@@ -64,8 +81,8 @@ class BlockPool:
         return found
 
     def reusable(self, seq: Seq) -> int:
-        """Tokens in `match`."""
-        return len(self.match(seq)) * self.size
+        """Tokens in `match`, or those that were swapped out, whichever are more."""
+        return max(len(self.match(seq)) * self.size, seq.n_kept)
 
     def is_idle(self, block: int) -> bool:
         """Whether nobody holds the block."""
@@ -87,7 +104,8 @@ class BlockPool:
         self.hold(found)
         self.tables[seq.slot, : len(found)] = found
         seq.n_blocks = seq.committed = len(found)
-        seq.n_computed = seq.cached = len(found) * self.size
+        seq.cached = len(found) * self.size
+        seq.n_computed = max(seq.cached, seq.n_kept)
 
     def hold(self, blocks: list[int]) -> None:
         """Count one more holder of each block."""
@@ -131,6 +149,23 @@ class BlockPool:
         self.let_go(self.blocks_of(seq))
         self._slots.append(seq.slot)
         seq.slot, seq.n_blocks, seq.committed = -1, 0, 0
+
+    def swap_out(self, seq: Seq) -> Copy:
+        """Give a sequence host blocks for what is computed of it; the caller has checked that there are as many."""
+        blocks = self.blocks_of(seq)[: self.count(seq.n_computed)]
+        seq.kept, seq.n_kept = [self._host_free.pop() for _ in blocks], seq.n_computed
+        return Copy(blocks, seq.kept)
+
+    def swap_in(self, seq: Seq) -> Copy:
+        """Take the host blocks of an admitted sequence back, whose table has grown since; what begins its table anyway is not copied."""
+        copy = Copy(self.blocks_of(seq)[seq.committed : len(seq.kept)], seq.kept[seq.committed :])
+        self.forget_kept(seq)
+        return copy
+
+    def forget_kept(self, seq: Seq) -> None:
+        """Take host blocks back."""
+        self._host_free += seq.kept
+        seq.kept, seq.n_kept = [], 0
 
     def match_prefix(self, seq: Seq, most: int) -> list[int]:
         """Cached blocks, at most `most`, with which a request, in whatever phase, begins."""

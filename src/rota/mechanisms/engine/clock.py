@@ -16,8 +16,9 @@ class Clock(Protocol):
 
     def now(self) -> float: ...
 
-    def spend(self, rows: Sequence[Row], ghosts: Sequence[int]) -> None:
-        """A step of these rows, and rows of padding with these contexts, has been computed."""
+    def spend(self, rows: Sequence[Row], ghosts: Sequence[int], copied: Sequence[int] = ()) -> None:
+        """A step of these rows, and rows of padding with these contexts, has been computed; before it, so many KV blocks, copy by copy, went
+        to host memory or came back."""
 
     def skip_to(self, moment: float) -> bool:
         """Nothing happens until then. Whether time has passed; if not, it does so by itself."""
@@ -32,7 +33,7 @@ class WallClock:
     def now(self) -> float:
         return time.monotonic() - self._began
 
-    def spend(self, rows: Sequence[Row], ghosts: Sequence[int]) -> None:
+    def spend(self, rows: Sequence[Row], ghosts: Sequence[int], copied: Sequence[int] = ()) -> None:
         """Time has passed meanwhile."""
 
     def skip_to(self, moment: float) -> bool:
@@ -56,7 +57,7 @@ class BusyClock:
     def now(self) -> float:
         return self._source() - self._began
 
-    def spend(self, rows: Sequence[Row], ghosts: Sequence[int]) -> None:
+    def spend(self, rows: Sequence[Row], ghosts: Sequence[int], copied: Sequence[int] = ()) -> None:
         """Time has passed meanwhile."""
 
     def skip_to(self, moment: float) -> bool:
@@ -73,9 +74,12 @@ class ModelClock:
         Of one pipeline stage.
     seed : int
         Of the tables' noise.
+    block_size : int
+        Tokens in a block, of which swapping copies whole ones.
     """
 
-    def __init__(self, tables: StepTables, seed: int = 0) -> None:
+    def __init__(self, tables: StepTables, seed: int = 0, block_size: int = 16) -> None:
+        self._swap_block = tables.host.kv_s * tables.n_layers * block_size
         self._tables = tables
         self._packed = kernel.pack(tables, seed)
         self._steps = 0
@@ -88,7 +92,7 @@ class ModelClock:
         self._now = max(self._now, moment)
         return True
 
-    def spend(self, rows: Sequence[Row], ghosts: Sequence[int]) -> None:
+    def spend(self, rows: Sequence[Row], ghosts: Sequence[int], copied: Sequence[int] = ()) -> None:
         t, cp = self._tables, self._packed
         contexts = [row.start + 1 for row in rows if row.decode]
         ghosts = ghosts if contexts else ()
@@ -104,7 +108,10 @@ class ModelClock:
             seconds += (t.n_layers - span) * (kernel.lookup(t.layer, n) + decode)
         head = kernel.lookup(t.head, n + sum(row.emits for row in chunks))
         device = max(seconds + head, t.launch) * kernel.noise_factor(cp, self._steps)
-        self._now += device + t.cpu + t.cpu_per_seq * (n + len(chunks))
+        moved = 0.0
+        for blocks in copied:
+            moved += blocks * self._swap_block
+        self._now += device + t.cpu + t.cpu_per_seq * (n + len(chunks)) + moved
         self._steps += 1
 
     def _chunks(self, chunks: Sequence[Row], new: int) -> float:

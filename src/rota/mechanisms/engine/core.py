@@ -14,13 +14,13 @@ from typing import NamedTuple
 
 from rota.contracts.serving import ARRIVAL, DECODE, FINISH, FINISHED, PREFILL, REJECTED, BatchPolicy, Limits, StepPlan
 from rota.errors import PlanRejected, UnsupportedPolicy
-from rota.mechanisms.engine.blocks import BlockPool
+from rota.mechanisms.engine.blocks import BlockPool, Copy
 from rota.mechanisms.engine.plans import apply_plan
 from rota.mechanisms.engine.sequences import ArrivalQueue, PriorityQueue, Seq
 from rota.mechanisms.engine.view import View
 
 #: What this engine can be asked for (`rota.contracts.serving.CAPABILITIES`).
-CAPABILITIES = frozenset({"chunk", "hybrid", "layers", "prefix_cache", "priority", "padded", "pause", "pin"})
+CAPABILITIES = frozenset({"chunk", "hybrid", "layers", "prefix_cache", "priority", "padded", "pause", "pin", "swap"})
 #: Programs whose turns are counted; the longest silent one is forgotten beyond that.
 MOST_PROGRAMS = 1 << 16
 
@@ -51,6 +51,13 @@ class EngineCore:
         `Limits.prefill`, for policies that pin.
     compress : bool
         False asks the policy before every step, whatever its plans say about repetition.
+    host_blocks : int
+        Blocks of host memory, for a policy that swaps.
+
+    Attributes
+    ----------
+    copies_out, copies_in : list of Copy
+        What has to be copied to the host and, after that, back, before the next step computes.
 
     Raises
     ------
@@ -61,6 +68,7 @@ class EngineCore:
     def __init__(
         self, policy: BatchPolicy, *, n_layers: int, blocks: int, block_size: int, max_len: int,
         prefill_fit: tuple[float, float, float] = (0.0, 0.0, 0.0), compress: bool = True,
+        host_blocks: int = 0,
     ) -> None:  # fmt: skip
         missing = sorted(policy.requires - CAPABILITIES)
         if missing:
@@ -72,7 +80,9 @@ class EngineCore:
             n_layers=n_layers, block_size=block_size, blocks=blocks, max_seqs=policy.max_seqs,
             max_step_tokens=policy.max_step_tokens or 1 << 40, max_len=max_len, capabilities=CAPABILITIES, prefill=prefill_fit,
         )  # fmt: skip
-        self.pool = BlockPool(blocks, block_size, policy.max_seqs, max_len // block_size + 2, policy.prefix_caching)
+        self.pool = BlockPool(blocks, block_size, policy.max_seqs, max_len // block_size + 2, policy.prefix_caching, host_blocks)
+        self.copies_out: list[Copy] = []
+        self.copies_in: list[Copy] = []
         self.waiting: ArrivalQueue | PriorityQueue = PriorityQueue() if policy.order == "priority" else ArrivalQueue()
         self.seqs: dict[int, Seq] = {}
         self.held: dict[int, Seq] = {}  # in order of admission, finished ones of a padded batch included
@@ -148,6 +158,7 @@ class EngineCore:
             self.give_back([seq])
         else:
             self.waiting.remove(seq)
+            self.pool.forget_kept(seq)
             seq.phase, seq.finished_at = FINISHED, now
             del self.seqs[seq.sid]
 
@@ -200,6 +211,8 @@ class EngineCore:
             if blocks - seq.n_blocks > pool.free:
                 self.refuse(4, "there are not enough free KV blocks", sid)
             pool.grow(seq, blocks)
+            if seq.kept:
+                self.copies_in.append(pool.swap_in(seq))
         depth = self.limits.n_layers
         rows = []
         if plan.decode:
@@ -279,10 +292,15 @@ class EngineCore:
         if math.isnan(seq.first_scheduled):
             seq.first_scheduled = self.now
 
-    def evict(self, seq: Seq) -> None:
-        """Drop a sequence's KV and put it back into the queue; its generated tokens stay known."""
+    def evict(self, seq: Seq, swap: bool) -> None:
+        """Put a sequence back into the queue; its generated tokens stay known, and its KV is dropped or swapped out."""
         self.drop(seq)
-        seq.recomputed += seq.n_computed
+        if swap:
+            if self.pool.count(seq.n_computed) > self.pool.host_free:
+                self.refuse(4, "there are not enough free host blocks to swap to", seq.sid)
+            self.copies_out.append(self.pool.swap_out(seq))
+        else:
+            seq.recomputed += seq.n_computed
         self.pool.release(seq)
         seq.n_computed = seq.layer_cursor = seq.chunk = 0
         seq.preemptions += 1

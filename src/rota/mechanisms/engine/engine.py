@@ -93,6 +93,8 @@ class Engine:
         False asks the policy before every step.
     prefill_fit : tuple of float
         `rota.contracts.serving.Limits.prefill`, for policies that pin.
+    host_blocks : int
+        KV blocks of host memory, for policies that swap; others get none.
 
     Raises
     ------
@@ -103,7 +105,7 @@ class Engine:
     def __init__(
         self, runner: Runner, policy: BatchPolicy, *, blocks: int, block_size: int = 16, max_len: int | None = None,
         clock: Clock | None = None, tokenizer: Tokenizer | None = None, log: Log | None = None, seed: int = 0,
-        compress: bool = True, prefill_fit: tuple[float, float, float] = (0.0, 0.0, 0.0),
+        compress: bool = True, prefill_fit: tuple[float, float, float] = (0.0, 0.0, 0.0), host_blocks: int = 0,
     ) -> None:  # fmt: skip
         if isinstance(policy, OfflinePolicy):
             raise UnsupportedPolicy(f"policy {policy.name} plans whole jobs and cannot serve requests as they come; choose another policy")
@@ -113,7 +115,7 @@ class Engine:
         self.max_len = min(runner.max_len, max_len or runner.max_len)
         self.core = EngineCore(
             policy, n_layers=runner.n_layers, blocks=blocks, block_size=block_size, max_len=self.max_len, prefill_fit=prefill_fit,
-            compress=compress,
+            compress=compress, host_blocks=host_blocks if "swap" in policy.requires else 0,
         )  # fmt: skip
         self._capacity = min(self.max_len, blocks * block_size)
         self.clock = WallClock() if clock is None else clock
@@ -127,6 +129,8 @@ class Engine:
         self._next_sid = 0
         self._count = dict.fromkeys(("steps", "finished", "preemptions", "prompt_tokens", "cached_tokens", "generated_tokens"), 0)
         runner.allocate(blocks, block_size)
+        if self.core.pool.host_blocks:
+            runner.allocate_host(self.core.pool.host_blocks)
 
     def add_request(
         self, prompt: Sequence[int], params: SamplingParams | None = None, *, priority: int = 0, tenant: int = 0, program: int = -1,
@@ -299,14 +303,15 @@ class Engine:
     def _run(self) -> None:
         core, start = self.core, self.clock.now()
         rows = core.begin()
+        copied = self._copy() if core.copies_out or core.copies_in else ()
         choices = self.runner.run(rows, core.pool.tables) if rows else []
-        self.clock.spend(rows, [ghost.n_known for ghost in core.ghosts] if core.plan.decode else ())
+        self.clock.spend(rows, [ghost.n_known for ghost in core.ghosts] if core.plan.decode else (), copied)
         now = self.clock.now()
         emitting = [row.seq for row in rows if row.emits]
         self._count_first(emitting)
         outputs = [self._output(seq, choice, now) for seq, choice in zip(emitting, choices, strict=True)]
         core.complete(rows, [output.token for output in outputs], [output.finish is not None for output in outputs], now)
-        self._note(_stepped(start, now, rows))
+        self._note(_stepped(start, now, rows, sum(copied)))
         self._count["steps"] += 1
         self._count["generated_tokens"] += len(outputs)
         self._outbox += outputs
@@ -317,6 +322,15 @@ class Engine:
             if seq.sid in self._live:
                 self.runner.forget(seq)
                 self._end(seq, "cancelled", now)
+
+    def _copy(self) -> list[int]:
+        """Carry out what swapping wants copied; blocks of each copy."""
+        out, back = self.core.copies_out, self.core.copies_in
+        self.runner.copy(out, back)
+        copied = [len(copy.host) for copy in (*out, *back)]
+        out.clear()
+        back.clear()
+        return copied
 
     def _count_first(self, emitting: list[Seq]) -> None:
         for seq in emitting:
@@ -362,9 +376,9 @@ class Engine:
             self.log.append(entry)
 
 
-def _stepped(start: float, now: float, rows: Sequence[Row]) -> Stepped:
+def _stepped(start: float, now: float, rows: Sequence[Row], copied: int) -> Stepped:
     contexts = [row.start + 1 for row in rows if row.decode]
     chunks = [row for row in rows if not row.decode]
     layers = chunks[0].layers if chunks else (0, 0)
     cut = tuple((row.start, row.n_tokens) for row in chunks)
-    return Stepped(start, now, len(contexts), sum(contexts), cut, layers, sum(row.emits for row in chunks))
+    return Stepped(start, now, len(contexts), sum(contexts), cut, layers, sum(row.emits for row in chunks), copied)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+#: Blocks that are gathered for one copy between device and host.
+AT_ONCE = 16
+
 
 class PagedKV:
     """Keys and values of all layers.
@@ -28,6 +31,28 @@ class PagedKV:
         shape = (blocks, kv_heads, block_size, head_dim)
         self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
         self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
+
+    def allocate_host(self, blocks: int) -> None:
+        """Make room for so many blocks in host memory (pinned if the cache is on a GPU), a block's keys and values of all layers in a row."""
+        pages = self.keys[0]
+        shape = (blocks, 2 * len(self.keys), *pages.shape[1:])
+        self._host = torch.zeros(shape, dtype=pages.dtype, pin_memory=pages.is_cuda)
+
+    def copy_out(self, device: list[int], host: list[int]) -> None:
+        """Copy blocks to the host, so many at a time that the copy in between stays small."""
+        for at in range(0, len(host), AT_ONCE):
+            index = torch.tensor(device[at : at + AT_ONCE], device=self.keys[0].device)
+            found = torch.stack([pages[index] for pages in (*self.keys, *self.values)], dim=1)
+            for block, content in zip(host[at : at + AT_ONCE], found, strict=True):
+                self._host[block].copy_(content, non_blocking=True)
+
+    def copy_in(self, device: list[int], host: list[int]) -> None:
+        """Copy blocks back."""
+        for at in range(0, len(host), AT_ONCE):
+            index = torch.tensor(device[at : at + AT_ONCE], device=self.keys[0].device)
+            found = torch.stack([self._host[block].to(index.device, non_blocking=True) for block in host[at : at + AT_ONCE]])
+            for i, pages in enumerate((*self.keys, *self.values)):
+                pages[index] = found[:, i]
 
     def write(self, layer: int, blocks: Tensor, offsets: Tensor, k: Tensor, v: Tensor) -> None:
         """Put row i's key and value (n, kv_heads, head_dim) at position ``offsets[i]`` of block ``blocks[i]``."""

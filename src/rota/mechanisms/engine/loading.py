@@ -14,7 +14,7 @@ from rota.mechanisms.engine.text import Tokenizer
 
 def load_engine(
     folder: Path | str, policy: BatchPolicy, *, dtype: str = "auto", weight_format: str = "plain", device: str = "auto",
-    kv_bytes: int = 1 << 30, block_size: int = 16, max_model_len: int | None = None, clock: Clock | None = None,
+    kv_bytes: int = 1 << 30, swap_bytes: int = 4 << 30, block_size: int = 16, max_model_len: int | None = None, clock: Clock | None = None,
     tokenizer: Tokenizer | None = None, log: Log | None = None, seed: int = 0, threads: int | None = None,
 ) -> Engine:  # fmt: skip
     """An engine for a Hugging Face model directory.
@@ -28,6 +28,8 @@ def load_engine(
         See `rota.mechanisms.engine.model_runner.load_runner`.
     kv_bytes : int
         Memory for the KV cache.
+    swap_bytes : int
+        Host memory (pinned with a GPU) for KV that a policy swaps out; not taken for other policies.
     block_size : int
         Tokens per KV block.
     max_model_len : int, optional
@@ -64,7 +66,7 @@ def load_engine(
     fit = runner.measure_prefill(blocks, block_size) if "pin" in policy.requires else (0.0, 0.0, 0.0)
     return Engine(
         runner, policy, blocks=blocks, block_size=block_size, max_len=max_model_len, clock=clock, tokenizer=tokenizer, log=log, seed=seed,
-        prefill_fit=fit,
+        prefill_fit=fit, host_blocks=swap_bytes // (runner.kv_bytes_per_token * block_size),
     )  # fmt: skip
 
 

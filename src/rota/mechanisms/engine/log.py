@@ -49,6 +49,8 @@ class Stepped(NamedTuple):
         Half-open layer range of the chunks; (0, 0) without any.
     emitted : int
         Chunks that ended with a token.
+    copied : int
+        KV blocks that went to host memory or came back before the step; the time is in the step's.
     """
 
     start: float
@@ -58,6 +60,7 @@ class Stepped(NamedTuple):
     chunks: tuple[tuple[int, int], ...]
     layers: tuple[int, int]
     emitted: int
+    copied: int = 0
 
 
 class Cancelled(NamedTuple):
@@ -156,15 +159,15 @@ def read_log(path: Path) -> Iterator[Entry]:
 def _entry(kind: str, fields: list[Any]) -> Entry:
     if kind == "planned":
         time, plan = fields
-        work, decode, evict, reject, pause, padded, repeat, wake, headroom, wake_at, pins, unpin = plan
+        work, decode, evict, reject, pause, padded, repeat, wake, headroom, wake_at, pins, unpin, *swap = plan  # (none swapped in older logs)
         items = tuple(Work(sid, n, reserve, tuple(layers) if layers else None) for sid, n, reserve, layers in work)
         return Planned(time, StepPlan(
             items, decode, tuple(evict), tuple(reject), tuple(pause), padded, repeat, wake, headroom, wake_at,
-            tuple(Pin(*pin) for pin in pins), tuple(unpin),
+            tuple(Pin(*pin) for pin in pins), tuple(unpin), tuple(swap[0]) if swap else (),
         ))  # fmt: skip
     if kind == "stepped":
-        start, end, decodes, context, chunks, (lo, hi), emitted = fields
-        return Stepped(start, end, decodes, context, tuple((past, new) for past, new in chunks), (lo, hi), emitted)
+        start, end, decodes, context, chunks, (lo, hi), emitted, *copied = fields
+        return Stepped(start, end, decodes, context, tuple((past, new) for past, new in chunks), (lo, hi), emitted, *copied)
     if kind == "ended":
         time, sid, n_known, reason, keys = fields
         return Ended(time, sid, n_known, reason, tuple(keys))

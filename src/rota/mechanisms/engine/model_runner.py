@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rota.errors import InputError
 from rota.mechanisms.engine.attention import StepAttention
+from rota.mechanisms.engine.blocks import Copy
 from rota.mechanisms.engine.config import read_decoder
 from rota.mechanisms.engine.core import Row
 from rota.mechanisms.engine.kv import PagedKV
@@ -59,6 +60,24 @@ class ModelRunner:
             self._kv = None  # let go of the old one first
             self._kv = PagedKV(shape.layers, blocks, block_size, shape.kv_heads, shape.head_dim, d.dtype, d.device)
 
+    def allocate_host(self, blocks: int) -> None:
+        """Make room for so many blocks in host memory; after `allocate`."""
+        self._kv_pages().allocate_host(blocks)
+
+    @torch.inference_mode()
+    def copy(self, out: Sequence[Copy], back: Sequence[Copy]) -> None:
+        """Copy KV to the host, and then from there."""
+        kv = self._kv_pages()
+        for device, host in out:
+            kv.copy_out(device, host)
+        for device, host in back:
+            kv.copy_in(device, host)
+
+    def _kv_pages(self) -> PagedKV:
+        if self._kv is None:
+            raise InputError("the runner has no KV blocks yet; call allocate first")
+        return self._kv
+
     def forget(self, seq: Seq) -> None:
         """Drop the hidden states of an open chunk."""
         self._open.pop(seq.sid, None)
@@ -102,10 +121,8 @@ class ModelRunner:
     def forward(self, rows: Sequence[Row], tables: NDArray[np.int32]) -> Tensor:
         """Rows' hidden states behind their layers, (tokens, hidden); chunks that stop before the last layer are kept instead."""
         d = self.decoder
-        if self._kv is None:
-            raise InputError("the runner has no KV blocks yet; call allocate first")
         attend = StepAttention(
-            rows, tables, self._kv, d.config.windows, d.rope_freq, d.rope_factor, reference=self._reference
+            rows, tables, self._kv_pages(), d.config.windows, d.rope_freq, d.rope_factor, reference=self._reference
         )
         n = attend.n_decodes
         chunks = rows[n:]

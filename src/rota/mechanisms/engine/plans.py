@@ -48,14 +48,18 @@ def _evict_and_reject(core: EngineCore, plan: StepPlan) -> set[int]:
         if seq is None or not is_held(seq):
             core.refuse(7, "only running sequences can be evicted", sid)
         else:
-            core.evict(seq)
+            core.evict(seq, sid in plan.swap)
             gone.add(sid)
+    for sid in plan.swap:
+        if "swap" not in core.policy.requires or sid not in plan.evict or plan.swap.count(sid) > 1:
+            core.refuse(7, "swapped without requiring 'swap' or being evicted, or twice", sid)
     for sid in plan.reject:
         seq = core.seqs.get(sid)
         if seq is None or seq.phase != WAITING:
             core.refuse(7, "only waiting sequences can be rejected", sid)
         else:
             core.waiting.remove(seq)
+            core.pool.forget_kept(seq)
             seq.phase = REJECTED
             seq.finished_at = core.now
             core.rejected.append(seq)

@@ -18,6 +18,7 @@ from rota.workload.trace import Trace
 def replay(
     entries: Iterable[Entry], policy: BatchPolicy, *, n_layers: int, blocks: int, block_size: int, max_len: int,
     prefill_fit: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    host_blocks: int = 0,
 ) -> list[StepPlan]:  # fmt: skip
     """The plans of a fresh `policy` at every moment at which the log's engine asked its own.
 
@@ -31,7 +32,8 @@ def replay(
     """
     entries = list(entries)
     ends = {entry.sid: entry for entry in entries if isinstance(entry, Ended)}
-    core = EngineCore(policy, n_layers=n_layers, blocks=blocks, block_size=block_size, max_len=max_len, prefill_fit=prefill_fit)
+    core = EngineCore(policy, n_layers=n_layers, blocks=blocks, block_size=block_size, max_len=max_len, prefill_fit=prefill_fit,
+                      host_blocks=host_blocks)  # fmt: skip
     seqs: dict[int, Seq] = {}
     plans = []
     for entry in entries:
@@ -52,6 +54,8 @@ def replay(
                 rows = core.begin()
                 emitting = [row.seq for row in rows if row.emits]
                 last = [_is_last(seq, ends) for seq in emitting]
+                core.copies_out.clear()
+                core.copies_in.clear()
                 core.complete(rows, [0] * len(emitting), last, entry.time)
                 core.ended_late(entry.time)
     return plans

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rota.mechanisms.engine.blocks import Copy
 from rota.mechanisms.engine.core import Row
 from rota.mechanisms.engine.sequences import Seq
 
@@ -41,6 +42,12 @@ class Runner(Protocol):
 
     def allocate(self, blocks: int, block_size: int) -> None:
         """Make room for the KV of so many blocks."""
+
+    def allocate_host(self, blocks: int) -> None:
+        """Make room in host memory for the KV of so many blocks; only asked for where a policy swaps."""
+
+    def copy(self, out: Sequence[Copy], back: Sequence[Copy]) -> None:
+        """Copy KV to the host, and then from there, each in order; before what is run next."""
 
     def run(self, rows: Sequence[Row], tables: NDArray[np.int32]) -> list[Choice]:
         """Compute the rows, and choose a token for each that emits, in order. `tables` are `BlockPool.tables`."""

@@ -39,8 +39,8 @@ class Seq:
     """
 
     __slots__ = (
-        "admitted", "arrival", "cached", "chunk", "committed", "finished_at", "first_scheduled", "first_token", "keys", "layer_cursor",
-        "leaving", "lookup", "max_new", "n_blocks", "n_computed", "n_known", "n_prompt", "params", "phase", "preemptions", "priority",
+        "admitted", "arrival", "cached", "chunk", "committed", "finished_at", "first_scheduled", "first_token", "kept", "keys", "layer_cursor",
+        "leaving", "lookup", "max_new", "n_blocks", "n_computed", "n_kept", "n_known", "n_prompt", "params", "phase", "preemptions", "priority",
         "program", "program_arrival", "recomputed", "seed", "sid", "slot", "tenant", "tokens", "tool", "turn",
     )  # fmt: skip
 
@@ -65,6 +65,8 @@ class Seq:
         self.leaving = False  # cancelled inside an open chunk: ends when that closes
         self.slot, self.n_blocks, self.committed = -1, 0, 0
         self.keys = [] if keys is None else keys
+        self.kept: list[int] = []  # blocks of host memory
+        self.n_kept = 0  # tokens in them
         self.seed = 0
         self.lookup: Callable[[Seq], int] = _nothing_cached
 

@@ -28,6 +28,9 @@ def samples_of(entries: Iterable[Entry]) -> list[StepSample]:
                     before = math.nan
             case Stepped():
                 around = entry.start - before
+                if entry.copied:  # the step's time holds that of copies, which no cost of a step stands for
+                    before = entry.time
+                    continue
                 samples.append(StepSample(
                     entry.decodes, entry.context, entry.chunks, entry.layers, entry.emitted, entry.time - entry.start, around,
                 ))  # fmt: skip

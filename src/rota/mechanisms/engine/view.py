@@ -44,6 +44,10 @@ class View:
         return self._core.pool.free
 
     @property
+    def free_host_blocks(self) -> int:
+        return self._core.pool.host_free
+
+    @property
     def n_running(self) -> int:
         return len(self._core.held)
 

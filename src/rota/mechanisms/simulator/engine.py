@@ -36,7 +36,7 @@ _RULES = {
     1: "sequence {sid} is unknown, listed twice, or inside a running step",
     2: "sequence {sid} was given tokens or layers it does not have left",
     3: "more tokens in the step or more sequences held than the limits allow (at sequence {sid})",
-    4: "there are not enough free KV blocks (at sequence {sid}; -1 is the standing decode set)",
+    4: "there are not enough free KV blocks, or host blocks to swap to (at sequence {sid}; -1 is the standing decode set)",
     6: "sequence {sid} cannot be listed or paused: it decodes in the standing set, or does not",
     7: "sequence {sid} cannot be evicted, rejected or scheduled in its present phase",
 }
@@ -95,9 +95,11 @@ class Engine:
         self.set_state(new_state(
             trace, shared, spec, max_seqs=policy.max_seqs, max_step_tokens=most_tokens, caching=policy.prefix_caching,
             priority=policy.order == "priority", follows=policy.follows,
-            shared_attention="shared_attention" in policy.requires, compress=compress, log=log, seed=seed, chains=chains,
+            shared_attention="shared_attention" in policy.requires, swap="swap" in policy.requires,
+            compress=compress, log=log, seed=seed, chains=chains,
         ))  # fmt: skip
-        self._twin = self.policy.twin() if compiled and getattr(self.policy, "twin", None) else None
+        twin = getattr(self.policy, "twin", None) if compiled else None
+        self._twin = twin() if twin else None
 
     def set_state(self, state: State) -> None:
         """Replace arrays of the state (a longer log, an inbox)."""
@@ -139,6 +141,8 @@ class Engine:
                 ctl[N_ARRIVED] = ctl[N_FINISHED] = 0
             if plan.pin or plan.unpin:
                 self._pin(plan)
+            if plan.swap:
+                self._check_swap(plan)
             _write(plan, out, flt, capacity)
             status = resume(ref)
         return kernel.PAUSED if status == kernel.NEED_PLAN else status
@@ -158,6 +162,11 @@ class Engine:
                 raise PlanRejected("I9", f"policy {self.policy.name} releases pin {key}, which it does not hold")
             unpin(ref, *pins.pop(key))
         self.state.ctl[N_PINS] = len(pins)
+
+    def _check_swap(self, plan: StepPlan) -> None:
+        for sid in plan.swap:
+            if "swap" not in self.policy.requires or sid not in plan.evict or plan.swap.count(sid) > 1:
+                raise PlanRejected("I7", f"policy {self.policy.name} swaps sequence {sid} without requiring 'swap' or evicting it, or twice")
 
     def _reject(self, rule: int) -> NoReturn:
         sid = int(self.state.ctl[BAD])
@@ -181,7 +190,7 @@ class Engine:
 
 def _write(plan: StepPlan, out: memoryview, flt: np.ndarray, capacity: int) -> None:
     """Lay a plan out as `rota.contracts.columns` says."""
-    work, decode, evict, reject, pause, padded, repeat, wake, headroom, wake_at, held, released = plan
+    work, decode, evict, reject, pause, padded, repeat, wake, headroom, wake_at, held, released, swap = plan
     out[0] = 1 if decode else 0
     out[1] = repeat
     out[2] = wake
@@ -202,6 +211,9 @@ def _write(plan: StepPlan, out: memoryview, flt: np.ndarray, capacity: int) -> N
             for sid in sids:
                 out[at] = sid
                 at += 1
+        for i, sid in enumerate(evict) if swap else ():
+            if sid in swap:
+                out[col.HEADER + i] = sid + col.SWAPPED
     if work and at + col.WORK_SIZE * len(work) > capacity:
         raise PlanRejected("I3", "the plan lists more sequences than the engine can hold")
     for sid, tokens, reserve_to, layers in work:

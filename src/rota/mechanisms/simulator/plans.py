@@ -29,6 +29,7 @@ from rota.contracts.columns import (
     PHASE,
     REPEAT,
     STAGES,
+    SWAPPED,
     WORK_SIZE,
 )
 from rota.contracts.serving import DECODE, PREFILL, REJECTED, WAITING
@@ -36,7 +37,7 @@ from rota.jit import njit
 from rota.mechanisms.simulator.blocks import grow, hold_prefix, load
 from rota.mechanisms.simulator.decodes import join, leave
 from rota.mechanisms.simulator.queues import link_running, unlink_running, unlink_waiting
-from rota.mechanisms.simulator.requests import end, evict, free_blocks
+from rota.mechanisms.simulator.requests import bring_back, end, evict, forget_kept, free_blocks
 from rota.mechanisms.simulator.state import (
     ADMISSIONS,
     ADMITTED,
@@ -50,6 +51,7 @@ from rota.mechanisms.simulator.state import (
     G_N,
     GHOST_CONTEXT,
     GHOSTS,
+    HOST_BLOCKS,
     LEFT,
     LOADING,
     MARK,
@@ -92,10 +94,14 @@ def apply(e):
     for _ in range(out[N_EVICT]):
         sid = out[at]
         at += 1
+        keep = sid >= SWAPPED
+        if keep:
+            sid -= SWAPPED
         ctl[BAD] = sid
         if sid < 0 or sid >= n or (seq[sid, PHASE] != PREFILL and seq[sid, PHASE] != DECODE) or seq[sid, FLIGHT] != 0:
             return 7
-        evict(e, sid)
+        if not evict(e, sid, keep):
+            return 4
         own[sid, MARK] = serial
     for _ in range(out[N_REJECT]):
         sid = out[at]
@@ -104,6 +110,7 @@ def apply(e):
         if sid < 0 or sid >= n or seq[sid, PHASE] != WAITING:
             return 7
         unlink_waiting(e, sid)
+        forget_kept(e, sid)
         seq[sid, PHASE] = REJECTED
         end(e, sid, now)
     avail = ctl[AVAIL]
@@ -154,6 +161,8 @@ def apply(e):
             if ctl[CACHING]:
                 hold_prefix(e, sid)
                 own[sid, CACHED] = seq[sid, COMPUTED]
+            if ctl[HOST_BLOCKS] > 0:
+                bring_back(e, sid)
             if math.isnan(e.tim[sid, FIRST_SCHEDULED]):
                 e.tim[sid, FIRST_SCHEDULED] = now
         if count < 1 or count > seq[sid, KNOWN] - seq[sid, COMPUTED]:

@@ -54,7 +54,7 @@ def _unbox(typ, obj, c):
 
 _KINDS: tuple[tuple[type, int, str], ...] = (
     (np.int64, 1, "ctl out paused ghosts level_tail inbox rel hist slots chain_start chain_block ending arrived finished host_ctl cache "
-                  "claims numbers"),
+                  "claims numbers kept"),
     (np.int64, 2, "seq own grp heap stack_step fresh bucket bucket_head bucket_tail lane page page_map readers host host_table "
                   "running"),
     (np.int64, 3, "lane_work"),

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import math
 
-from rota.contracts.columns import ARRIVED, BLOCKS, CHUNK, COMPUTED, CURSOR, FINISHED_AT, FREE, KNOWN, PHASE, PREEMPTIONS
+from rota.contracts.columns import (
+    ARRIVED,
+    BLOCK_SIZE,
+    BLOCKS,
+    CHUNK,
+    COMPUTED,
+    CURSOR,
+    FINISHED_AT,
+    FREE,
+    KNOWN,
+    PHASE,
+    PREEMPTIONS,
+)
 from rota.contracts.serving import DECODE, FINISHED
 from rota.jit import njit
 from rota.mechanisms.simulator.blocks import commit, release
@@ -20,6 +32,9 @@ from rota.mechanisms.simulator.state import (
     FOLLOWS,
     GHOST_CONTEXT,
     GHOSTS,
+    H_LOADED,
+    HOST_BLOCKS,
+    HOST_FREE,
     IN_HEAD,
     IN_TAIL,
     N_ARRIVED,
@@ -28,7 +43,10 @@ from rota.mechanisms.simulator.state import (
     N_REL,
     NOW,
     RECOMPUTED,
+    RELOAD,
     SIBLING,
+    SWAP_BLOCK,
+    SWAPPED_OUT,
     TAKE_REL,
 )
 
@@ -169,14 +187,26 @@ def free_ended(e):
 
 
 @njit(cache=True, _nrt=False)
-def evict(e, sid):
-    """Drop a sequence's KV and put it back into the queue; its generated tokens stay known."""
+def evict(e, sid, keep):
+    """Put a sequence back into the queue; its generated tokens stay known, and its KV is dropped or, with `keep`, swapped out.
+
+    Whether there was enough host memory for that.
+    """
     if e.seq[sid, PHASE] == DECODE:
         leave(e, e.ctl[AVAIL], sid)
     else:
         unlink_prefill(e, sid)
     unlink_running(e, sid)
-    e.own[sid, RECOMPUTED] += e.seq[sid, COMPUTED]
+    if keep:
+        blocks = _blocks(e, e.seq[sid, COMPUTED])
+        if blocks > e.ctl[HOST_FREE] or e.ctl[HOST_BLOCKS] == 0:
+            return False
+        e.ctl[HOST_FREE] -= blocks
+        e.ctl[SWAPPED_OUT] += blocks
+        e.kept[sid] = e.seq[sid, COMPUTED]
+        e.flt[RELOAD] += blocks * e.flt[SWAP_BLOCK]
+    else:
+        e.own[sid, RECOMPUTED] += e.seq[sid, COMPUTED]
     free_blocks(e, sid)
     e.seq[sid, COMPUTED] = 0
     e.seq[sid, CURSOR] = 0
@@ -184,3 +214,31 @@ def evict(e, sid):
     e.seq[sid, PREEMPTIONS] += 1
     e.ctl[EVICTIONS] += 1
     enqueue(e, sid, True)
+    return True
+
+
+@njit(cache=True, forceinline=True, _nrt=False)
+def _blocks(e, tokens):
+    return (tokens + e.ctl[BLOCK_SIZE] - 1) // e.ctl[BLOCK_SIZE]
+
+
+@njit(cache=True, _nrt=False)
+def forget_kept(e, sid):
+    """Give back the host memory of a waiting sequence. How many of its tokens were kept there."""
+    if e.ctl[HOST_BLOCKS] == 0:
+        return 0
+    kept = e.kept[sid]
+    e.ctl[HOST_FREE] += _blocks(e, kept)
+    e.kept[sid] = 0
+    return kept
+
+
+@njit(cache=True, _nrt=False)
+def bring_back(e, sid):
+    """An admitted sequence has what was kept of it again, in the blocks that it is about to be given; what it shares is not copied."""
+    kept = forget_kept(e, sid)
+    if kept > 0:
+        copied = max(0, _blocks(e, kept) - e.seq[sid, BLOCKS])
+        e.host_ctl[H_LOADED] += copied
+        e.flt[RELOAD] += copied * e.flt[SWAP_BLOCK]
+        e.seq[sid, COMPUTED] = max(e.seq[sid, COMPUTED], kept)

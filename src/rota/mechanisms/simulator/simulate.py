@@ -252,6 +252,8 @@ def _collect(
         if ctl[col.FREE] != ctl[col.TOTAL_BLOCKS]:
             kept = int(ctl[col.TOTAL_BLOCKS] - ctl[col.FREE])
             raise PlanRejected("I9", f"policy {policy.name} holds pins on {kept} KV blocks though all is done; release a program's pin when it ends")
+        if ctl[st.HOST_FREE] != ctl[st.HOST_BLOCKS]:
+            raise AssertionError(f"I9: {ctl[st.HOST_BLOCKS] - ctl[st.HOST_FREE]} host blocks were never given back")
     acc = sum(e.state.acc for e in engines)
     names = ("busy", "steps", "decode_tokens", "prefill_tokens", "decode_context", "prefill_area", "prefill_context", "expert_bytes",
              "weight_passes", "shared_context")  # fmt: skip
@@ -261,6 +263,8 @@ def _collect(
     totals["peak_blocks"] = float(max(e.state.ctl[st.PEAK] for e in engines))
     totals["seconds"] = seconds
     totals["reloaded_tokens"] = float(sum(e.state.host_ctl[st.H_LOADED] for e in engines) * spec.block_size)
+    if "swap" in policy.requires:
+        totals["swapped_tokens"] = float(sum(e.state.ctl[st.SWAPPED_OUT] for e in engines) * spec.block_size)
     timeline, width = _timeline(engines, spec)
     log = None
     if state.ctl[st.LOG_ON]:

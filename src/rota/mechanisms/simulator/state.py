@@ -27,10 +27,10 @@ OWN_COLUMNS = 20
 (IN_HEAD, IN_TAIL, WAIT_TAIL, PRE_TAIL, AVAIL, LEFT, DONE, CACHING, PEAK, EVENTS, PLANS, STEPS, LOG_ON, LOG_ROWS, BAD, SERIAL,
  COMPRESS, N_REL, TAKE_REL, N_PAUSED, GHOSTS, GHOST_CONTEXT, LAST_FINISHED, SLOTS_FREE, LEVELS,
  BUDGET, FRESH_PLAN, WATCH, FLAGS, ADMISSIONS, N_ENDING, FOLLOWS, N_ARRIVED, N_FINISHED, N_PINS,
- EVICTIONS, REQUESTS) = range(24, 61)  # fmt: skip
+ EVICTIONS, REQUESTS, HOST_FREE, HOST_BLOCKS, SWAPPED_OUT) = range(24, 64)  # fmt: skip
 # entries of flt
-# RELOAD: seconds that the next step takes longer because KV comes back from host memory; RELOAD_BLOCK: of one block
-NOW, UNTIL, WAKE_AT, TL_WIDTH, NEXT_EVENT, RELOAD, RELOAD_BLOCK = range(7)
+# RELOAD: seconds that the next step takes longer because KV goes to host memory or comes back; RELOAD_BLOCK, SWAP_BLOCK: of one block
+NOW, UNTIL, WAKE_AT, TL_WIDTH, NEXT_EVENT, RELOAD, RELOAD_BLOCK, SWAP_BLOCK = range(8)
 # entries of grp, int64 (groups, GRP): the standing set (AVAIL) and, with pipeline parallelism, the sets in flight
 # (G_AT: the step modulo the block size, which is the bucket whose members need a block in the next step)
 G_N, G_STEP, G_CONTEXT, G_HEAP, G_STACK, G_FRESH, G_BUCKETED, G_NUMBER, G_SHARED, G_AT = range(10)
@@ -122,6 +122,7 @@ class State(NamedTuple):
     host: np.ndarray  # contents in host memory, a doubly linked list by use
     host_table: np.ndarray  # map from content to row of host
     host_ctl: np.ndarray
+    kept: np.ndarray  # tokens of each waiting sequence whose KV was swapped out; of no length without host memory for that
 
 
 def request_columns(trace: Trace, engine: EngineSpec) -> dict[str, np.ndarray]:
@@ -181,11 +182,13 @@ def _programs(program: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def new_state(
     trace: Trace, shared: dict[str, np.ndarray], engine: EngineSpec, *, max_seqs: int, max_step_tokens: int, caching: bool,
-    priority: bool, follows: bool, shared_attention: bool, compress: bool, log: bool, seed: int, chains: tuple[np.ndarray, np.ndarray],
+    priority: bool, follows: bool, shared_attention: bool, swap: bool, compress: bool, log: bool, seed: int,
+    chains: tuple[np.ndarray, np.ndarray],
 ) -> State:  # fmt: skip
     """An idle engine. Raises `InputError` where the trace's hash runs do not consist of whole KV blocks."""
     n, size, pp = len(trace), engine.block_size, engine.pp
     seats = min(max_seqs, n)
+    host_blocks = engine.host_blocks if swap else 0
     ctl = np.zeros(col.CTL_SIZE, np.int64)
     for at, value in (
         (col.WAIT_HEAD, -1), (col.RUN_HEAD, -1), (col.RUN_TAIL, -1), (col.PRE_HEAD, -1), (WAIT_TAIL, -1), (PRE_TAIL, -1),
@@ -193,11 +196,13 @@ def new_state(
         (col.MAX_STEP_TOKENS, max_step_tokens), (col.MAX_LEN, engine.max_len), (col.N_LAYERS, engine.tables.n_layers),
         (col.STAGES, pp), (CACHING, caching), (COMPRESS, compress), (LOG_ON, log),
         (LEVELS, len(shared["levels"]) if priority else 0), (FOLLOWS, follows), (REQUESTS, n),
+        (HOST_FREE, host_blocks), (HOST_BLOCKS, host_blocks),
     ):  # fmt: skip
         ctl[at] = value
     flt = np.zeros(8)
     flt[WAKE_AT] = flt[UNTIL] = np.inf
     flt[RELOAD_BLOCK] = engine.reload * size
+    flt[SWAP_BLOCK] = engine.tables.host.kv_s * engine.tables.n_layers * size
     flt[TL_WIDTH] = max(float(trace.arrival.max()) / TL_BINS, 1e-3)
     groups = pp + 1 if pp > 1 else 1
     stack = 4 * seats + 64
@@ -244,5 +249,5 @@ def new_state(
         arrived=np.zeros(n if follows else 1, np.int64), finished=np.zeros(n if follows else 1, np.int64),
         readers=np.zeros((groups, blocks if shared_attention else 0), np.int64),
         host=np.zeros((copies, 3), np.int64), host_table=np.zeros((1 << max(1, (2 * copies).bit_length()), 2), np.int64),
-        host_ctl=np.array([0, -1, -1, 0], np.int64),
+        host_ctl=np.array([0, -1, -1, 0], np.int64), kept=np.zeros(n if host_blocks else 0, np.int64),
     )  # fmt: skip

@@ -335,7 +335,7 @@ def execute(e):
     g = ctl[AVAIL]
     if (
         out[N_WORK] == 0 and ctl[N_PAUSED] == 0 and e.grp[g, G_FRESH] == 0 and e.last[g] == e.flt[NOW]
-        and ctl[LEFT] > 1 and e.grp[g, G_N] > 0 and e.flt[WAKE_AT] > e.flt[NOW]
+        and ctl[LEFT] > 1 and e.grp[g, G_N] > 0 and e.flt[WAKE_AT] > e.flt[NOW] and e.flt[RELOAD] == 0.0
     ):  # fmt: skip
         limit = e.flt[UNTIL]
         if out[WAKE] & ARRIVAL:

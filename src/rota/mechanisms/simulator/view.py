@@ -17,6 +17,8 @@ from rota.mechanisms.simulator.state import (
     CACHING,
     G_STEP,
     HITS,
+    HOST_BLOCKS,
+    HOST_FREE,
     IDLE,
     JOIN,
     N_ARRIVED,
@@ -79,9 +81,10 @@ class SimSeq:
     @property
     def n_reusable(self) -> int:
         view = self._view
-        if not view._ctl[CACHING] or view._seq[self._row + col.PHASE] != 1:
+        if view._seq[self._row + col.PHASE] != 1:
             return 0
-        return view.hits(self.sid)[0] * view.limits.block_size
+        cached = view.hits(self.sid)[0] * view.limits.block_size if view._ctl[CACHING] else 0
+        return max(cached, int(view._state.kept[self.sid])) if view._ctl[HOST_BLOCKS] else cached
 
     @property
     def max_new(self) -> int:
@@ -253,6 +256,10 @@ class SimView:
     @property
     def free_blocks(self) -> int:
         return self._ctl[col.FREE]
+
+    @property
+    def free_host_blocks(self) -> int:
+        return self._ctl[HOST_FREE]
 
     @property
     def n_running(self) -> int:

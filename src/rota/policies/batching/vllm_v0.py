@@ -1,4 +1,4 @@
-"""vLLM's first scheduler (v0): prompts first, whole, and never in one step with decodes; eviction by recompute."""
+"""vLLM's first scheduler (v0): prompts first, whole, and never in one step with decodes; eviction by recompute or by swap."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from rota.contracts.columns import (
     Twin,
 )
 from rota.contracts.serving import ALWAYS, ARRIVAL, FINISH, EngineView, Limits, StepPlan, Work
+from rota.errors import InputError
 from rota.policies.batching.compiled import Floats, Ints, begin_plan, compile_twin, make_room, put_work, reject_only
 from rota.policies.batching.policy import Batching, flag, share, step_tokens, whole
 from rota.policies.batching.recompute import make_room as make_room_view
@@ -42,6 +43,9 @@ class VllmV0(Batching):
         Share of the KV blocks that an admission must leave free.
     padded_prompts : bool
         Count each prompt of a step as long as the longest of them, as vLLM did up to 0.2.
+    preemption : str
+        What becomes of an evicted sequence's KV: ``"recompute"``, or ``"swap"``: it goes to host memory as long as that has room (vLLM gave
+        up without it) and comes back, ahead of new prompts, in a step with the decodes.
     """
 
     name = "vllm-v0"
@@ -50,13 +54,17 @@ class VllmV0(Batching):
 
     def __init__(
         self, *, max_num_batched_tokens: int | None = None, max_num_seqs: int = 256, watermark: float = 0.01,
-        padded_prompts: bool = False,
+        padded_prompts: bool = False, preemption: str = "recompute",
     ) -> None:  # fmt: skip
         self.max_seqs = whole("max_num_seqs", max_num_seqs)
         if max_num_batched_tokens is not None:
             self.max_step_tokens = step_tokens(max_num_batched_tokens, self.max_seqs)
         self.watermark = share("watermark", watermark)
         self.padded_prompts = flag("padded_prompts", padded_prompts)
+        if preemption not in ("recompute", "swap"):
+            raise InputError(f"preemption must be recompute or swap, not {preemption!r}")
+        self._swaps = preemption == "swap"
+        self.requires = frozenset({"swap", "hybrid"} if self._swaps else ())
         self._until_arrival = StepPlan(repeat=ALWAYS, wake=ARRIVAL, headroom=1)
         self._until_finish = StepPlan(repeat=ALWAYS, wake=FINISH, headroom=1)
 
@@ -76,6 +84,8 @@ class VllmV0(Batching):
             total = widest = 0
             work: list[Work] = []
             for seq in view.waiting:
+                if self._swaps and seq.n_reusable:
+                    break
                 known = seq.n_known
                 if known > self.longest:
                     return StepPlan(decode=False, reject=(seq.sid,))
@@ -94,11 +104,44 @@ class VllmV0(Batching):
         if view.n_decode and view.free_blocks - view.decode_need < 1:
             evicted, _, _ = make_room_view(view)
             if evicted:
-                return StepPlan(evict=evicted)
+                return StepPlan(evict=evicted, swap=self._to_swap(view, evicted) if self._swaps else ())
+        if self._swaps and view.n_waiting and seats > 0:
+            back = self._come_back(view, seats)
+            if back is not None:
+                return back
         return self._until_finish if view.n_waiting or seats <= 0 else self._until_arrival
 
-    def twin(self) -> tuple[Twin, Ints]:
-        """`plan`, compiled."""
+    def _to_swap(self, view: EngineView, evicted: tuple[int, ...]) -> tuple[int, ...]:
+        """Those whose KV the host has room for."""
+        free, swap = view.free_host_blocks, []
+        for sid in evicted:
+            blocks = -(-view.seq(sid).n_computed // self.block_size)
+            if 0 < blocks <= free:
+                free -= blocks
+                swap.append(sid)
+        return tuple(swap)
+
+    def _come_back(self, view: EngineView, seats: int) -> StepPlan | None:
+        """The next tokens of swapped sequences at the head of the queue, each with a block to spare beside others that run."""
+        free = view.free_blocks - view.decode_need - self._spare
+        work: list[Work] = []
+        for seq in view.waiting:
+            kept, known = seq.n_reusable, seq.n_known
+            if not kept or len(work) == seats:
+                break
+            alone = not work and view.n_running == 0
+            if -(-known // self.block_size) > free if alone else -(-kept // self.block_size) + 1 > free:
+                if alone:
+                    return StepPlan(decode=False, reject=(seq.sid,))
+                break
+            free -= -(-known // self.block_size)
+            work.append(Work(seq.sid, known - kept))
+        return StepPlan(tuple(work)) if work else None
+
+    def twin(self) -> tuple[Twin, Ints] | None:
+        """`plan`, compiled; not that with swaps."""
+        if self._swaps:
+            return None
         par = [self.max_seqs, self.longest, self._budget, self._spare, self.padded_prompts]
         return compile_twin(_plan), np.array(par, np.int64)
 
