@@ -7,14 +7,18 @@ themselves: after an update that touches one file, others would go on running wh
 from __future__ import annotations
 
 import hashlib
+import signal
+import threading
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numba
 from numba.core.caching import CacheImpl
 
-__all__ = ["njit"]
+__all__ = ["njit", "uninterrupted"]
 
 _PACKAGE = Path(__file__).resolve().parent
 #: What compiled functions of other files may call or read.
@@ -25,6 +29,32 @@ _SHARED = ("contracts/*.py", "cost/kernel.py", "results/run.py", "mechanisms/sim
 def njit(*args: Any, **options: Any) -> Any:
     """`numba.njit`, without a branch to an exception at every division."""
     return numba.njit(*args, error_model="numpy", **options)
+
+
+def uninterrupted(function: Callable[..., Any], *args: Any) -> Any:
+    """Call a compiled function that takes functions; Ctrl-C during the call is raised when it returns.
+
+    Numba looks at such arguments with Python code that it calls from C, and there it loses a `KeyboardInterrupt` or stumbles over it with
+    a `TypeError`.
+    """
+    usual = signal.getsignal(signal.SIGINT)
+    if not callable(usual) or threading.current_thread() is not threading.main_thread():
+        return function(*args)
+    presses = 0
+
+    def wait(number: int, frame: FrameType | None) -> None:
+        nonlocal presses
+        presses += 1
+        if presses > 1:  # whoever insists does not have to wait, as while something is compiled
+            usual(number, frame)
+
+    signal.signal(signal.SIGINT, wait)
+    try:
+        return function(*args)
+    finally:
+        signal.signal(signal.SIGINT, usual)
+        if presses:
+            usual(signal.SIGINT, None)
 
 
 @cache

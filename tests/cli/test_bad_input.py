@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
@@ -191,6 +192,7 @@ class Terminal:
 
     def __init__(self, arguments: list[str], folder: Path) -> None:
         self.arguments, self.folder, self.seen = arguments, folder, ""
+        self.decode = codecs.getincrementaldecoder("utf-8")().decode  # a read can end within a character
 
     def __enter__(self) -> Terminal:
         self.keys, terminal = pty.openpty()
@@ -207,7 +209,7 @@ class Terminal:
             text = os.read(self.keys, 65536)
         except OSError:  # what Linux says at the end of a terminal
             return False
-        self.seen += text.decode()
+        self.seen += self.decode(text)
         return bool(text)
 
     def __exit__(self, *error: object) -> None:
@@ -238,10 +240,11 @@ def test_ctrl_c_midway(folder: Path, jobs: str) -> None:
         out, _ = rota.process.communicate(timeout=300)
         while rota.read():
             pass
-    assert rota.process.returncode == 130
-    assert rota.seen.endswith("rota: interrupted\r\n"), rota.seen[-500:]
-    assert "Traceback" not in rota.seen
-    assert out.startswith("INCOMPLETE")
+    said = f"on the terminal: {rota.seen[-3000:]}\non standard output: {out[-500:]}"
+    assert rota.process.returncode == 130, said
+    assert rota.seen.endswith("rota: interrupted\r\n"), said
+    assert "Traceback" not in rota.seen, said
+    assert out.startswith("INCOMPLETE"), said
     assert {path.name for path in folder.iterdir()} == {"trace.csv", "config.json", "bare.json"}
 
 

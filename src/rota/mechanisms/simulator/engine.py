@@ -12,6 +12,7 @@ from rota.contracts.serving import CAPABILITIES, BatchPolicy, Limits, OraclePoli
 from rota.cost.engine import EngineSpec
 from rota.cost.model import CostModel
 from rota.errors import PlanRejected, UnsupportedPolicy
+from rota.jit import uninterrupted
 from rota.mechanisms.simulator import kernel
 from rota.mechanisms.simulator.blocks import pin, unpin
 from rota.mechanisms.simulator.reference import bind
@@ -123,7 +124,7 @@ class Engine:
     def _run_twin(self, plans: int) -> int:
         assert self._twin is not None
         self.state.ctl[BUDGET] = plans
-        status, rule = kernel.run_twin(self._twin[0], self._twin[1], self.ref)
+        status, rule = uninterrupted(kernel.run_twin, self._twin[0], self._twin[1], self.ref)
         if rule:
             self._reject(rule)
         return int(status)
