@@ -22,8 +22,9 @@ __all__ = ["njit", "uninterrupted"]
 
 _PACKAGE = Path(__file__).resolve().parent
 #: What compiled functions of other files may call or read.
-_SHARED = ("contracts/*.py", "cost/kernel.py", "results/run.py", "mechanisms/simulator/*.py", "policies/batching/compiled.py",
-           "policies/solvers/disjunctive.py", "policies/solvers/tabu.py")  # fmt: skip
+_SHARED = ("contracts/*.py", "cost/kernel.py", "results/run.py", "mechanisms/simulator/*.py", "mechanisms/engine/intrinsics.py",
+           "mechanisms/engine/softmax.py", "policies/batching/compiled.py", "policies/solvers/disjunctive.py",
+           "policies/solvers/tabu.py")  # fmt: skip
 
 
 def njit(*args: Any, **options: Any) -> Any:

@@ -46,6 +46,7 @@ def calibrate(
     threads: Annotated[int | None, typer.Option("--threads", metavar="N", rich_help_panel=_ENGINE, help="Default: one per core.")] = None,
     dtype: Annotated[str, typer.Option("--dtype", rich_help_panel=_ENGINE, help="As rota serve takes it.")] = "auto",
     weights: Annotated[str, typer.Option("--weight-format", metavar="FORMAT", rich_help_panel=_ENGINE, help="Likewise.")] = "plain",
+    kv_cache_dtype: Annotated[str, typer.Option("--kv-cache-dtype", rich_help_panel=_ENGINE, help="Likewise.")] = "auto",
     kv_cache_memory: Annotated[float, typer.Option("--kv-cache-memory", metavar="GIB", rich_help_panel=_ENGINE, help="Likewise.")] = 1.0,
     block_size: Annotated[int, typer.Option("--block-size", metavar="N", rich_help_panel=_ENGINE, help="Likewise.")] = 16,
     max_model_len: Annotated[int | None, typer.Option("--max-model-len", metavar="N", rich_help_panel=_ENGINE, help="Likewise.")] = None,
@@ -73,8 +74,8 @@ def calibrate(
 
         run(Plan(
             folder, from_log or [], output, device=device or "auto", policy=policy, clock=clock, threads=threads, dtype=dtype,
-            weight_format=weights, kv_cache_memory=kv_cache_memory, block_size=block_size, max_model_len=max_model_len, rounds=rounds,
-            budget=budget, max_chunk=max_chunk, seed=seed, json=json,
+            weight_format=weights, kv_cache_dtype=kv_cache_dtype, kv_cache_memory=kv_cache_memory, block_size=block_size, max_model_len=max_model_len,
+            rounds=rounds, budget=budget, max_chunk=max_chunk, seed=seed, json=json,
         ))  # fmt: skip
         return
     if from_log:

@@ -38,6 +38,7 @@ class Plan:
     threads: int | None
     dtype: str
     weight_format: str
+    kv_cache_dtype: str
     kv_cache_memory: float
     block_size: int
     max_model_len: int | None
@@ -66,8 +67,9 @@ class Plan:
         """What decides what is measured."""
         return {
             "model_dir": str(self.folder.resolve()), "device": device, "threads": self.threads or cores(None), "dtype": self.dtype,
-            "weight_format": self.weight_format, "kv_bytes": int(self.kv_cache_memory * GIB), "block_size": self.block_size,
-            "max_model_len": self.max_model_len, "clock": self.clock, "policy": self.policy, "seed": self.seed, "machine": _machine(),
+            "weight_format": self.weight_format, "kv_cache_dtype": self.kv_cache_dtype, "kv_bytes": int(self.kv_cache_memory * GIB),
+            "block_size": self.block_size, "max_model_len": self.max_model_len, "clock": self.clock, "policy": self.policy,
+            "seed": self.seed, "machine": _machine(),
             "versions": {name: _version(name) for name in ("rota", "torch", "numba")},
         }  # fmt: skip
 

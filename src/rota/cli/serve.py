@@ -69,6 +69,9 @@ def serve(
     dtype: Annotated[str, _model("--dtype", help="float32, bfloat16, float16; auto: bfloat16 on a GPU, float32 on a CPU.")] = "auto",
     weights: Annotated[str, _model("--weight-format", help="plain, int8 (weights of 8 bits) or w8a8 (CPU).", metavar="FORMAT")] = "plain",
     device: Annotated[str, _model("--device", "-d", help="cpu, cuda, or auto.")] = "auto",
+    kv_cache_dtype: Annotated[
+        str, _model("--kv-cache-dtype", help="As --dtype; auto: the same, but bfloat16 beside weights of 8 bits on a CPU.")
+    ] = "auto",
     kv_cache_memory: Annotated[float, _model("--kv-cache-memory", help="GiB for the KV cache.", metavar="GIB")] = 1.0,
     swap_space: Annotated[
         float, _model("--swap-space", help="GiB of host memory for KV that a policy swaps out (vllm-v0:preemption=swap).", metavar="GIB")
@@ -114,6 +117,7 @@ def serve(
         front = open_model(
             Path(model), parse_policy(names[0]), name=served_model_name, limits=limits,
             template=None if chat_template is None else Path(chat_template), dtype=dtype, weight_format=weights, device=device,
+            kv_cache_dtype=kv_cache_dtype,
             kv_bytes=int(kv_cache_memory * GIB), swap_bytes=int(swap_space * GIB),
             block_size=block_size, max_model_len=max_model_len, seed=seed, log=steps,
             threads=threads,

@@ -31,8 +31,8 @@ class Measured:
     blocks, block_size, max_len : int
         Of its KV cache, and the longest prompt and answer together.
     conditions : dict
-        How it was measured: ``model_dir``, ``device``, ``dtype``, ``weight_format``, ``threads``, ``kv_bytes``, ``clock``, ``policy``,
-        versions and the machine.
+        How it was measured: ``model_dir``, ``device``, ``dtype``, ``weight_format``, ``kv_cache_dtype``, ``threads``, ``kv_bytes``, ``clock``,
+        ``policy``, versions and the machine.
     """
 
     model: str

@@ -1,26 +1,30 @@
 """Attention of one step over paged KV: single tokens of many sequences, and chunks of prompts, in one batch of rows.
 
-Single tokens read the pages in place where a compiled kernel can (CPU, single and double precision) and are gathered elsewhere. Chunks
-gather what they look back at. Both then use PyTorch's scaled dot product attention; a plain formula is what all of it is held to.
+On a CPU, single tokens read the pages in place, and what comes before (norm, rotation, keeping keys and values) is compiled too; elsewhere
+pages are gathered. Chunks gather what they look back at. Both then use PyTorch's scaled dot product attention; a plain formula is what all
+of it is held to.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numba import get_num_threads
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from rota.mechanisms.engine.core import Row
+from rota.mechanisms.engine.head_rows import rotate_and_keep
 from rota.mechanisms.engine.kv import PagedKV
+from rota.mechanisms.engine.model import Decoder
 from rota.mechanisms.engine.paged_attention import paged_decode
-from rota.mechanisms.engine.rope import angles
+from rota.mechanisms.engine.rope import angles, rotate
 
 
 class Chunk(NamedTuple):
@@ -40,20 +44,18 @@ class StepAttention:
     rows : sequence of Row
     tables : int32 (seats, max_blocks)
     kv : PagedKV
-    windows : sequence of int
-        Sliding window of each layer, 0 for none.
-    freq, factor
-        Of the rotary embedding (`rope.frequencies`).
+    decoder : Decoder
+        Whose layers these are.
     reference : bool
         Plain formulas only.
     """
 
     def __init__(
-        self, rows: Sequence[Row], tables: NDArray[np.int32], kv: PagedKV, windows: Sequence[int], freq: Tensor, factor: float,
-        reference: bool = False,
-    ) -> None:  # fmt: skip
-        self._kv, self._windows, self._tables = kv, windows, tables
-        device, dtype, size = kv.keys[0].device, kv.keys[0].dtype, kv.block_size
+        self, rows: Sequence[Row], tables: NDArray[np.int32], kv: PagedKV, decoder: Decoder, reference: bool = False
+    ) -> None:
+        self._kv, self._tables = kv, tables
+        self._windows, self._eps, self._heads = decoder.config.windows, decoder.config.eps, decoder.config.shape.heads
+        device, dtype, size = kv.keys[0].device, decoder.dtype, kv.block_size
         decodes = [row for row in rows if row.decode]
         self.n_decodes = len(decodes)
         slots = np.fromiter((row.seq.slot for row in decodes), np.int64, len(decodes))
@@ -73,15 +75,18 @@ class StepAttention:
         where = np.concatenate(positions)
         self._blocks = torch.from_numpy(np.concatenate(blocks).astype(np.int64)).to(device)
         self._offsets = torch.from_numpy(where % size).to(device)
-        self.cos, self.sin = angles(torch.from_numpy(where).to(device), freq, factor, dtype)
-        in_place = device.type == "cpu" and dtype in (torch.float32, torch.float64)
+        self._cos, self._sin = angles(torch.from_numpy(where).to(device), decoder.rope_freq, decoder.rope_factor, dtype)
+        single = (torch.float32, torch.bfloat16)
+        kept = kv.keys[0].dtype
+        in_place = bool(kv.arrays) and (kept == dtype == torch.float64 or (dtype in single and kept in single))
+        self._compiled = in_place and dtype != torch.bfloat16 and not reference
         self._decode = self._decode_plainly if reference else self._decode_in_place if in_place else self._decode_gathered
         self._reference = reference
 
-    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        n = q.shape[0]
-        self._kv.write(layer, self._blocks[:n], self._offsets[:n], k, v)
-        out = torch.empty_like(q)
+    def __call__(self, layer: int, rows: Tensor, norms: tuple[Tensor, Tensor] | None) -> Tensor:
+        n = rows.shape[0]
+        q, k, v = (self._keep_compiled if self._compiled else self._keep)(layer, rows, norms)
+        out = rows.new_empty(q.shape)
         if self.n_decodes:
             self._decode(layer, q[: self.n_decodes], out[: self.n_decodes])
         if n > self.n_decodes:
@@ -89,16 +94,46 @@ class StepAttention:
                 out[chunk.begin : chunk.end] = self._attend(layer, q[chunk.begin : chunk.end], k, v, chunk)
         return out
 
+    def _keep(self, layer: int, rows: Tensor, norms: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Norm and rotate queries and keys, write keys and values to their pages; the three of them."""
+        n, kv_heads = rows.shape[0], self._kv.keys[0].shape[1]
+        q, k, v = rows.split([self._heads, kv_heads, kv_heads], dim=1)
+        if norms is not None:
+            q, k = (functional.rms_norm(x, w.shape, w, self._eps) for x, w in zip((q, k), norms, strict=True))
+        cos, sin = self._cos[:n], self._sin[:n]
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        return (q, *self._kv.write(layer, self._blocks[:n], self._offsets[:n], k, v))
+
+    def _keep_compiled(self, layer: int, rows: Tensor, norms: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+        """`_keep`, in place."""
+        n, (keys, values) = rows.shape[0], self._kv.arrays[layer]
+        kv_heads = keys.shape[1]
+        q = rows.new_empty(n, self._heads, rows.shape[2])
+        weights = (w.numpy() for w in norms) if norms is not None else (_none(rows.dtype),) * 2
+        rotate_and_keep(
+            rows.numpy(), *weights, self._eps, self._cos[:n, 0].numpy(), self._sin[:n, 0].numpy(), q.numpy(), keys, values,
+            self._blocks[:n].numpy(), self._offsets[:n].numpy(),
+        )  # fmt: skip
+        _, k, v = rows.split([self._heads, kv_heads, kv_heads], dim=1)
+        return q, k, v
+
     def _decode_in_place(self, layer: int, q: Tensor, out: Tensor) -> None:
-        keys, values = self._kv.keys[layer].numpy(), self._kv.values[layer].numpy()
-        scale = keys.dtype.type(1.0 / math.sqrt(q.shape[-1]))
-        paged_decode(q.numpy(), keys, values, self._tables, self._slots, self._lengths, scale, self._windows[layer], out.numpy())
+        keys, values = self._kv.arrays[layer]
+        wide = q if q.dtype != torch.bfloat16 else q.float()
+        found = out if wide is q else torch.empty_like(wide)
+        scale = found.numpy().dtype.type(1.0 / math.sqrt(q.shape[-1]))
+        parts = min(keys.shape[1], get_num_threads())
+        paged_decode(
+            wide.numpy(), keys, values, self._tables, self._slots, self._lengths, scale, self._windows[layer], parts, found.numpy()
+        )
+        if found is not out:
+            out.copy_(found)
 
     def _decode_gathered(self, layer: int, q: Tensor, out: Tensor) -> None:
         """All rows' pages, padded to the longest."""
         n, (blocks, behind) = len(q), self._gather
         keys, values = (
-            pages[layer][blocks].transpose(1, 2).reshape(n, pages[layer].shape[1], -1, q.shape[-1])
+            pages[layer][blocks].to(q.dtype).transpose(1, 2).reshape(n, pages[layer].shape[1], -1, q.shape[-1])
             for pages in (self._kv.keys, self._kv.values)
         )
         for pages in (keys, values):  # what is padded may be another's infinity, and zero times that is no number
@@ -122,12 +157,12 @@ class StepAttention:
         size = self._kv.block_size
         for i, (slot, length) in enumerate(zip(self._slots.tolist(), self._lengths.tolist(), strict=True)):
             blocks = torch.from_numpy(self._tables[slot, : -(-length // size)].astype(np.int64)).to(q.device)
-            k, v = self._kv.read(layer, blocks, length)
+            k, v = self._kv.read(layer, blocks, length, q.dtype)
             out[i : i + 1] = self._sdpa(layer, q[i : i + 1], k, v, length - 1)
 
     def _attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, chunk: Chunk) -> Tensor:
         if chunk.past:
-            keys, values = self._kv.read(layer, chunk.blocks, chunk.past + len(q))
+            keys, values = self._kv.read(layer, chunk.blocks, chunk.past + len(q), q.dtype)
         else:
             keys, values = k[chunk.begin : chunk.end].transpose(0, 1), v[chunk.begin : chunk.end].transpose(0, 1)
         return self._sdpa(layer, q, keys, values, chunk.past)
@@ -155,3 +190,9 @@ def _formula(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         mask = torch.ones(n, n, dtype=torch.bool, device=q.device).tril()
     return (scores.masked_fill(~mask, -math.inf).softmax(-1) @ v).transpose(0, 1)
+
+
+@cache
+def _none(dtype: torch.dtype) -> NDArray[Any]:
+    """No weights."""
+    return np.empty(0, np.float64 if dtype == torch.float64 else np.float32)

@@ -59,6 +59,7 @@ def open_engine(conditions: Mapping[str, Any], policy: BatchPolicy, log: Log, so
     return load_engine(
         c["model_dir"], policy, dtype=c["dtype"], weight_format=c["weight_format"], device=c["device"], kv_bytes=c["kv_bytes"],
         block_size=c["block_size"], max_model_len=c["max_model_len"], clock=clock, log=log, threads=c["threads"],
+        kv_cache_dtype=c.get("kv_cache_dtype", "auto"),
     )  # fmt: skip
 
 

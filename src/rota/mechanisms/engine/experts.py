@@ -34,6 +34,10 @@ class Experts:
         self._per_token, self._normalise = per_token, normalise
         self.on_route: Callable[[Tensor], None] | None = None
 
+    def block(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        """x + what the mixture makes of its norm."""
+        return x + self(functional.rms_norm(x, weight.shape, weight, eps))
+
     def __call__(self, x: Tensor) -> Tensor:
         exact = torch.float64 if x.dtype == torch.float64 else torch.float32
         scores = functional.linear(x, self._router).softmax(dim=-1, dtype=exact)

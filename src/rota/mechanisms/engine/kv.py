@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 #: Blocks that are gathered for one copy between device and host.
@@ -22,6 +26,8 @@ class PagedKV:
     ----------
     keys, values : list of Tensor
         Per layer, (blocks, kv_heads, block_size, head_dim): what one head reads of one block lies in a row.
+    arrays : list of (array, array)
+        The same memory for compiled kernels, bfloat16 as uint16; empty unless on a CPU.
     """
 
     def __init__(
@@ -29,8 +35,15 @@ class PagedKV:
     ) -> None:
         self.block_size = block_size
         shape = (blocks, kv_heads, block_size, head_dim)
-        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
-        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
+        self.arrays: list[tuple[NDArray[Any], NDArray[Any]]] = []
+        if device.type == "cpu":  # NumPy asks for huge pages, which matters to whoever reads all over them
+            number = np.dtype(np.uint16) if dtype == torch.bfloat16 else torch.empty(0, dtype=dtype).numpy().dtype
+            self.arrays = [(np.zeros(shape, number), np.zeros(shape, number)) for _ in range(layers)]
+            self.keys = [torch.from_numpy(keys).view(dtype) for keys, _ in self.arrays]
+            self.values = [torch.from_numpy(values).view(dtype) for _, values in self.arrays]
+        else:
+            self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
+            self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
 
     def allocate_host(self, blocks: int) -> None:
         """Make room for so many blocks in host memory (pinned if the cache is on a GPU), a block's keys and values of all layers in a row."""
@@ -54,14 +67,16 @@ class PagedKV:
             for i, pages in enumerate((*self.keys, *self.values)):
                 pages[index] = found[:, i]
 
-    def write(self, layer: int, blocks: Tensor, offsets: Tensor, k: Tensor, v: Tensor) -> None:
-        """Put row i's key and value (n, kv_heads, head_dim) at position ``offsets[i]`` of block ``blocks[i]``."""
-        self.keys[layer][blocks, :, offsets] = k
-        self.values[layer][blocks, :, offsets] = v
+    def write(self, layer: int, blocks: Tensor, offsets: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Put row i's key and value (n, kv_heads, head_dim) at position ``offsets[i]`` of block ``blocks[i]``; both as they are kept."""
+        dtype = self.keys[layer].dtype
+        kept = k.to(dtype), v.to(dtype)
+        self.keys[layer][blocks, :, offsets], self.values[layer][blocks, :, offsets] = kept
+        return kept[0].to(k.dtype), kept[1].to(v.dtype)
 
-    def read(self, layer: int, blocks: Tensor, n: int) -> tuple[Tensor, Tensor]:
-        """Keys and values of the first `n` positions in these blocks, (kv_heads, n, head_dim)."""
-        return self._joined(self.keys[layer], blocks, n), self._joined(self.values[layer], blocks, n)
+    def read(self, layer: int, blocks: Tensor, n: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Keys and values of the first `n` positions in these blocks, (kv_heads, n, head_dim), in this type."""
+        return self._joined(self.keys[layer], blocks, n).to(dtype), self._joined(self.values[layer], blocks, n).to(dtype)
 
     def _joined(self, pages: Tensor, blocks: Tensor, n: int) -> Tensor:
         found = pages[blocks]  # (blocks, kv_heads, block_size, head_dim)

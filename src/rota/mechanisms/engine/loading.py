@@ -15,7 +15,7 @@ from rota.mechanisms.engine.text import Tokenizer
 def load_engine(
     folder: Path | str, policy: BatchPolicy, *, dtype: str = "auto", weight_format: str = "plain", device: str = "auto",
     kv_bytes: int = 1 << 30, swap_bytes: int = 4 << 30, block_size: int = 16, max_model_len: int | None = None, clock: Clock | None = None,
-    tokenizer: Tokenizer | None = None, log: Log | None = None, seed: int = 0, threads: int | None = None,
+    tokenizer: Tokenizer | None = None, log: Log | None = None, seed: int = 0, threads: int | None = None, kv_cache_dtype: str = "auto",
 ) -> Engine:  # fmt: skip
     """An engine for a Hugging Face model directory.
 
@@ -24,7 +24,7 @@ def load_engine(
     folder : Path or str
     policy : BatchPolicy
         Such as `rota.policies.registry.parse_policy` gives.
-    dtype, weight_format, device : str
+    dtype, weight_format, device, kv_cache_dtype : str
         See `rota.mechanisms.engine.model_runner.load_runner`.
     kv_bytes : int
         Memory for the KV cache.
@@ -52,7 +52,7 @@ def load_engine(
     if threads is not None:
         use_threads(threads)
     folder = Path(folder)
-    runner = load_runner(folder, dtype=dtype, weight_format=weight_format, device=device)
+    runner = load_runner(folder, dtype=dtype, weight_format=weight_format, device=device, kv_cache_dtype=kv_cache_dtype)
     blocks = kv_bytes // (runner.kv_bytes_per_token * block_size)
     if blocks < 2:
         need = 2 * runner.kv_bytes_per_token * block_size

@@ -5,7 +5,7 @@ Rows of all sequences lie one behind the other, (n, hidden). How a row looks at 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,17 +15,15 @@ from torch.nn import functional
 
 from rota.mechanisms.engine.config import DecoderConfig
 from rota.mechanisms.engine.experts import Experts
-from rota.mechanisms.engine.rope import frequencies, rotate
+from rota.mechanisms.engine.rope import frequencies
 from rota.mechanisms.engine.weights import Checkpoint, Linear, pack
 
 
 class Attend(Protocol):
-    """Attention of a step's rows in one layer: q (n, heads, d), k and v (n, kv_heads, d) to (n, heads, d). It keeps k and v."""
+    """Attention of a step's rows in one layer, rotation included: queries, keys and values (n, heads + 2 kv_heads, d), which may be
+    overwritten, and weights of norms of queries and keys to (n, heads, d)."""
 
-    cos: Tensor
-    sin: Tensor
-
-    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor: ...
+    def __call__(self, layer: int, rows: Tensor, norms: tuple[Tensor, Tensor] | None) -> Tensor: ...
 
 
 class Mlp:
@@ -35,8 +33,11 @@ class Mlp:
         self._gate_up, self._down = gate_up, down
 
     def __call__(self, x: Tensor) -> Tensor:
-        gate, up = self._gate_up(x).chunk(2, dim=-1)
-        return self._down(functional.silu(gate) * up)
+        return self._down.gated(self._gate_up(x))
+
+    def block(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        """x + what the network makes of its norm."""
+        return self._down.gated_added(x, self._gate_up.normed(x, weight, eps))
 
 
 @dataclass(slots=True)
@@ -45,11 +46,10 @@ class Layer:
 
     input_norm: Tensor
     qkv: Linear
-    q_norm: Tensor | None
-    k_norm: Tensor | None
+    head_norms: tuple[Tensor, Tensor] | None
     out: Linear
     ffn_norm: Tensor
-    ffn: Callable[[Tensor], Tensor]
+    ffn: Mlp | Experts
 
 
 class Decoder:
@@ -96,21 +96,14 @@ class Decoder:
         """Take rows through layer `i`."""
         layer, n = self.layers[i], x.shape[0]
         heads, kv_heads, dim = self._heads
-        qkv = layer.qkv(self._rms(x, layer.input_norm)).view(n, heads + 2 * kv_heads, dim)
-        q, k, v = qkv.split([heads, kv_heads, kv_heads], dim=1)
-        if layer.q_norm is not None and layer.k_norm is not None:
-            q, k = self._rms(q, layer.q_norm), self._rms(k, layer.k_norm)
-        cos, sin = attend.cos[:n], attend.sin[:n]
-        seen = attend(i, rotate(q, cos, sin), rotate(k, cos, sin), v)
-        x = x + layer.out(seen.reshape(n, heads * dim))
-        return x + layer.ffn(self._rms(x, layer.ffn_norm))
+        eps = self.config.eps
+        qkv = layer.qkv.normed(x, layer.input_norm, eps).view(n, heads + 2 * kv_heads, dim)
+        x = layer.out.added(x, attend(i, qkv, layer.head_norms).view(n, heads * dim))
+        return layer.ffn.block(x, layer.ffn_norm, eps)
 
     def logits(self, x: Tensor) -> Tensor:
         """(n, vocab) of rows that have passed the last layer."""
-        return self._head(self._rms(x, self._norm))
-
-    def _rms(self, x: Tensor, weight: Tensor) -> Tensor:
-        return functional.rms_norm(x, weight.shape, weight, self.config.eps)
+        return self._head.normed(x, self._norm, self.config.eps)
 
     def _get(self, checkpoint: Checkpoint, name: str, shape: tuple[int, ...] | None = None) -> Tensor:
         return checkpoint.get(name, shape).to(device=self.device, dtype=self.dtype)
@@ -127,15 +120,16 @@ class Decoder:
         shape, at = self.config.shape, f"model.layers.{i}."
         heads, kv_heads, dim = self._heads
         attention = at + "self_attn."
-        qk_norm = attention + "q_norm.weight" in checkpoint
+        head_norms = None
+        if attention + "q_norm.weight" in checkpoint:
+            head_norms = self._get(checkpoint, attention + "q_norm.weight", (dim,)), self._get(checkpoint, attention + "k_norm.weight", (dim,))
         return Layer(
             input_norm=self._get(checkpoint, at + "input_layernorm.weight", (shape.hidden,)),
             qkv=self._joined(
                 checkpoint, [attention + name for name in ("q_proj", "k_proj", "v_proj")],
                 [heads * dim, kv_heads * dim, kv_heads * dim], shape.hidden,
             ),
-            q_norm=self._get(checkpoint, attention + "q_norm.weight", (dim,)) if qk_norm else None,
-            k_norm=self._get(checkpoint, attention + "k_norm.weight", (dim,)) if qk_norm else None,
+            head_norms=head_norms,
             out=self._joined(checkpoint, [attention + "o_proj"], [shape.hidden], heads * dim),
             ffn_norm=self._get(checkpoint, at + "post_attention_layernorm.weight", (shape.hidden,)),
             ffn=self._experts(checkpoint, at) if self.config.sparse[i] else self._mlp(checkpoint, at + "mlp."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Sequence
 from itertools import pairwise
@@ -26,6 +27,9 @@ from rota.mechanisms.engine.sampling import choose
 from rota.mechanisms.engine.sequences import Seq
 from rota.mechanisms.engine.weights import DTYPES, FORMATS, Checkpoint
 
+#: Of glibc's ``mallopt``.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+
 
 class ModelRunner:
     """A decoder as an engine's `Runner`.
@@ -35,10 +39,13 @@ class ModelRunner:
     decoder : Decoder
     reference : bool
         Attention by plain formulas, for tests.
+    kv_dtype : torch.dtype, optional
+        In which keys and values are kept; by default the decoder's.
     """
 
-    def __init__(self, decoder: Decoder, *, reference: bool = False) -> None:
+    def __init__(self, decoder: Decoder, *, reference: bool = False, kv_dtype: torch.dtype | None = None) -> None:
         self.decoder = decoder
+        self.kv_dtype = kv_dtype or decoder.dtype
         shape = decoder.config.shape
         self.n_layers, self.vocab, self.max_len = shape.layers, shape.vocab, shape.max_len
         self.end_tokens = decoder.config.end_tokens
@@ -50,7 +57,7 @@ class ModelRunner:
     def kv_bytes_per_token(self) -> int:
         """Bytes of KV cache that one token takes in all layers."""
         shape = self.decoder.config.shape
-        return int(2 * shape.layers * shape.kv_heads * shape.head_dim * self.decoder.dtype.itemsize)
+        return int(2 * shape.layers * shape.kv_heads * shape.head_dim * self.kv_dtype.itemsize)
 
     def allocate(self, blocks: int, block_size: int) -> None:
         """Make room for the KV of so many blocks, unless there is just that."""
@@ -58,7 +65,7 @@ class ModelRunner:
         self._open.clear()
         if self._kv is None or (len(self._kv.keys[0]), self._kv.block_size) != (blocks, block_size):
             self._kv = None  # let go of the old one first
-            self._kv = PagedKV(shape.layers, blocks, block_size, shape.kv_heads, shape.head_dim, d.dtype, d.device)
+            self._kv = PagedKV(shape.layers, blocks, block_size, shape.kv_heads, shape.head_dim, self.kv_dtype, d.device)
 
     def allocate_host(self, blocks: int) -> None:
         """Make room for so many blocks in host memory; after `allocate`."""
@@ -121,9 +128,7 @@ class ModelRunner:
     def forward(self, rows: Sequence[Row], tables: NDArray[np.int32]) -> Tensor:
         """Rows' hidden states behind their layers, (tokens, hidden); chunks that stop before the last layer are kept instead."""
         d = self.decoder
-        attend = StepAttention(
-            rows, tables, self._kv_pages(), d.config.windows, d.rope_freq, d.rope_factor, reference=self._reference
-        )
+        attend = StepAttention(rows, tables, self._kv_pages(), d, reference=self._reference)
         n = attend.n_decodes
         chunks = rows[n:]
         lo, hi = chunks[0].layers if chunks else (0, self.n_layers)
@@ -173,13 +178,24 @@ def use_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
+def keep_freed_memory() -> None:
+    """Let the C library hold on to large blocks that a step frees: the next one wants the same, and fresh pages would cost it a quarter of its
+    time. Nothing happens where that library is not glibc."""
+    try:
+        tune = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    tune(M_MMAP_THRESHOLD, 32 << 20)
+    tune(M_TRIM_THRESHOLD, 512 << 20)
+
+
 def chosen_device(device: str) -> str:
     """`device`, or what ``"auto"`` means here."""
     return device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def load_runner(
-    folder: Path | str, *, dtype: str = "auto", weight_format: str = "plain", device: str = "auto"
+    folder: Path | str, *, dtype: str = "auto", weight_format: str = "plain", device: str = "auto", kv_cache_dtype: str = "auto"
 ) -> ModelRunner:
     """A Hugging Face model directory, loaded.
 
@@ -193,6 +209,8 @@ def load_runner(
         ``"plain"``, ``"int8"`` (weights of 8 bits) or ``"w8a8"`` (rows that enter a product too; CPU).
     device : str
         ``"cpu"``, ``"cuda"``, or ``"auto"``: the GPU if there is one.
+    kv_cache_dtype : str
+        Of keys and values in the cache: as `dtype`; ``"auto"``: that of the computation, but bfloat16 beside weights of 8 bits.
 
     Raises
     ------
@@ -204,12 +222,17 @@ def load_runner(
         dtype = "bfloat16" if device.startswith("cuda") else "float32"
     if dtype not in DTYPES:
         raise InputError(f"unknown dtype {dtype!r}; choose one of auto, {', '.join(DTYPES)}")
+    if kv_cache_dtype not in ("auto", *DTYPES):
+        raise InputError(f"unknown kv_cache_dtype {kv_cache_dtype!r}; choose one of auto, {', '.join(DTYPES)}")
     if weight_format not in FORMATS:
         raise InputError(f"unknown weight format {weight_format!r}; choose one of {', '.join(FORMATS)}")
     if weight_format == "w8a8" and (dtype != "float32" or device != "cpu" or not torch.backends.mkldnn.is_available()):
         raise InputError(f"weight format w8a8 needs oneDNN and dtype float32 on a CPU, not {dtype} on {device}; choose plain or int8")
+    if kv_cache_dtype == "auto":
+        kv_cache_dtype = dtype if weight_format == "plain" or dtype != "float32" else "bfloat16"
+    if device == "cpu":
+        keep_freed_memory()
     folder = Path(folder)
     config = read_decoder(folder)
-    return ModelRunner(
-        Decoder(config, Checkpoint(folder), dtype=DTYPES[dtype], weight_format=weight_format, device=torch.device(device))
-    )
+    decoder = Decoder(config, Checkpoint(folder), dtype=DTYPES[dtype], weight_format=weight_format, device=torch.device(device))
+    return ModelRunner(decoder, kv_dtype=DTYPES[kv_cache_dtype])

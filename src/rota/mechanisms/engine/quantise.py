@@ -1,22 +1,57 @@
-"""Rows of floating-point numbers as whole numbers of 8 bits, each row by itself (compiled)."""
+"""Rows of floating-point numbers as whole numbers of 8 bits, each row by itself, and what comes before it in the same pass (compiled)."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from numba import prange
 
 from rota.jit import njit
+from rota.mechanisms.engine.intrinsics import exp
+
+
+@njit(inline="always")
+def _quantise(row, out):
+    """Write `row` as ``(out - 128) * scale``; the scale."""
+    top = np.float32(1e-8)
+    for j in range(row.size):
+        top = max(top, abs(row[j]))
+    unit = np.float32(127.0) / top
+    for j in range(row.size):
+        out[j] = np.uint8(np.int32(np.rint(row[j] * unit)) + np.int32(128))
+    return top / np.float32(127.0)
 
 
 @njit(cache=True, parallel=True, fastmath=True)
 def quantise_rows(x, q, scale):
     """Write x (n, m) as ``(q - 128) * scale``: uint8 (n, m), and float32 (n, 1)."""
     for i in prange(x.shape[0]):
-        row, out = x[i], q[i]
-        top = np.float32(1e-8)
+        scale[i, 0] = _quantise(x[i], q[i])
+
+
+@njit(cache=True, parallel=True, fastmath=True)
+def quantise_normed(x, weight, eps, q, scale):
+    """`quantise_rows` of x's root-mean-square norm with this weight (m,)."""
+    for i in prange(x.shape[0]):
+        row, normed = x[i], np.empty(x.shape[1], np.float32)
+        squares = np.float32(0.0)
         for j in range(row.size):
-            top = max(top, abs(row[j]))
-        unit = np.float32(127.0) / top
-        scale[i, 0] = top / np.float32(127.0)
+            squares += row[j] * row[j]
+        factor = np.float32(1.0 / math.sqrt(squares / row.size + eps))
         for j in range(row.size):
-            out[j] = np.uint8(np.int32(np.rint(row[j] * unit)) + np.int32(128))
+            normed[j] = row[j] * factor * weight[j]
+        scale[i, 0] = _quantise(normed, q[i])
+
+
+@njit(cache=True, parallel=True, fastmath=True)
+def quantise_gated(x, q, scale):
+    """`quantise_rows` of silu(x[:, :m]) * x[:, m:], x (n, 2 m)."""
+    m = x.shape[1] // 2
+    for i in prange(x.shape[0]):
+        gate, up, gated = x[i, :m], x[i, m:], np.empty(m, np.float32)
+        for j in range(m):
+            small = exp(-abs(gate[j]))
+            share = np.float32(1.0) / (np.float32(1.0) + small)
+            gated[j] = gate[j] * (share if gate[j] >= 0 else small * share) * up[j]
+        scale[i, 0] = _quantise(gated, q[i])

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rota.errors import InputError
-from rota.mechanisms.engine.quantise import quantise_rows
+from rota.mechanisms.engine.quantise import quantise_gated, quantise_normed, quantise_rows
 
 #: Types of activations and KV by name.
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64, "float16": torch.float16}
@@ -65,13 +65,31 @@ class Checkpoint:
         return tensor
 
 
-class Linear(Protocol):
-    """A matrix product with packed weights: (n, in) to (n, out), in the input's type."""
+class Linear(ABC):
+    """A matrix product with packed weights: (n, in) to (n, out), in the input's type; with what comes before or after in a decoder."""
 
+    @abstractmethod
     def __call__(self, x: Tensor) -> Tensor: ...
 
+    def normed(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        """The product with x's root-mean-square norm of this weight (in,)."""
+        return self(functional.rms_norm(x, weight.shape, weight, eps))
 
-class Dense:
+    def gated(self, x: Tensor) -> Tensor:
+        """The product with silu(x[:, :in]) * x[:, in:]."""
+        gate, up = x.chunk(2, dim=-1)
+        return self(functional.silu(gate) * up)
+
+    def added(self, to: Tensor, x: Tensor) -> Tensor:
+        """`to` + the product."""
+        return to + self(x)
+
+    def gated_added(self, to: Tensor, x: Tensor) -> Tensor:
+        """`to` + what `gated` gives."""
+        return to + self.gated(x)
+
+
+class Dense(Linear):
     """Weights as they are."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
@@ -81,7 +99,7 @@ class Dense:
         return functional.linear(x, self._weight, self._bias)
 
 
-class Packed:
+class Packed(Linear):
     """Single precision on a CPU, laid out for oneDNN once: up to twice as fast as `Dense` for a few dozen rows."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
@@ -92,7 +110,7 @@ class Packed:
         return torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
 
 
-class Int8:
+class Int8(Linear):
     """Weights of 8 bits with one scale per output; rows in bfloat16, which is what PyTorch's kernel is fast in.
 
     The kernel is for decoding: from `MANY` rows on the weights are unpacked, and the product is one of floating point.
@@ -112,23 +130,59 @@ class Int8:
         return y if self._bias is None else y + self._bias
 
 
-class Int8Rows:
+class Int8Rows(Linear):
     """Weights and rows of 8 bits, products in whole numbers (oneDNN): one scale per output and per row, so rows stay independent."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         whole, self._scale = quantise_weight(weight)
         self._zero = torch.zeros(len(whole), dtype=torch.int32)
+        self._in = whole.shape[1]
         self._weight = torch.ops.onednn.qlinear_prepack(whole, None)
         self._bias = bias
 
     def __call__(self, x: Tensor) -> Tensor:
-        x = x.contiguous()
-        q, scale = torch.empty(x.shape, dtype=torch.uint8), torch.empty(len(x), 1)
-        quantise_rows(x.numpy(), q.numpy(), scale.numpy())
-        y = torch.ops.onednn.qlinear_pointwise(
+        return self._scaled(*self._rounded(x))
+
+    def normed(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        q, scale = self._room(x)
+        quantise_normed(x.contiguous().numpy(), weight.numpy(), eps, q.numpy(), scale.numpy())
+        return self._scaled(q, scale)
+
+    def gated(self, x: Tensor) -> Tensor:
+        return self._scaled(*self._rounded_gate(x))
+
+    def added(self, to: Tensor, x: Tensor) -> Tensor:
+        return self._onto(to, *self._rounded(x))
+
+    def gated_added(self, to: Tensor, x: Tensor) -> Tensor:
+        return self._onto(to, *self._rounded_gate(x))
+
+    def _room(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.empty(len(x), self._in, dtype=torch.uint8), torch.empty(len(x), 1)
+
+    def _rounded(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        q, scale = self._room(x)
+        quantise_rows(x.contiguous().numpy(), q.numpy(), scale.numpy())
+        return q, scale
+
+    def _rounded_gate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        q, scale = self._room(x)
+        quantise_gated(x.contiguous().numpy(), q.numpy(), scale.numpy())
+        return q, scale
+
+    def _product(self, q: Tensor) -> Tensor:
+        """Before the rows' scales."""
+        found: Tensor = torch.ops.onednn.qlinear_pointwise(
             q, 1.0, 128, self._weight, self._scale, self._zero, None, 1.0, 0, torch.float32, "none", [], ""
         )
-        y = y.mul_(scale)
+        return found
+
+    def _scaled(self, q: Tensor, scale: Tensor) -> Tensor:
+        y = self._product(q).mul_(scale)
+        return y if self._bias is None else y + self._bias
+
+    def _onto(self, to: Tensor, q: Tensor, scale: Tensor) -> Tensor:
+        y = torch.addcmul(to, self._product(q), scale)
         return y if self._bias is None else y + self._bias
 
 
