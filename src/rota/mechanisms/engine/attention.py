@@ -1,8 +1,7 @@
 """Attention of one step over paged KV: single tokens of many sequences, and chunks of prompts, in one batch of rows.
 
-On a CPU, single tokens read the pages in place, and what comes before (norm, rotation, keeping keys and values) is compiled too; elsewhere
-pages are gathered. Chunks gather what they look back at. Both then use PyTorch's scaled dot product attention; a plain formula is what all
-of it is held to.
+On a CPU both read the pages in place, and what comes before (norm, rotation, keeping keys and values) is compiled too. Elsewhere pages are
+gathered for PyTorch's scaled dot product attention. A plain formula is what all of it is held to.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from rota.mechanisms.engine.chunk_attention import ROWS, paged_chunks
 from rota.mechanisms.engine.core import Row
 from rota.mechanisms.engine.head_rows import rotate_and_keep
 from rota.mechanisms.engine.kv import PagedKV
@@ -63,6 +63,7 @@ class StepAttention:
         positions, blocks = [past], [tables[slots, past // size]]
         self._slots, self._lengths = slots, past + 1
         self._chunks = []
+        groups = [np.empty((0, 4), np.int64)]
         at = len(decodes)
         for row in rows[len(decodes) :]:
             where = np.arange(row.start, row.start + row.n_tokens)
@@ -71,7 +72,10 @@ class StepAttention:
             blocks.append(table[where // size])
             held = torch.from_numpy(table[: -(-(row.start + row.n_tokens) // size)].astype(np.int64)).to(device)
             self._chunks.append(Chunk(at, at + row.n_tokens, row.start, held))
+            cut = np.arange(0, row.n_tokens, ROWS)
+            groups.append(np.stack([at + cut, np.minimum(ROWS, row.n_tokens - cut), np.full_like(cut, row.seq.slot), row.start + cut], axis=1))
             at += row.n_tokens
+        self._groups = np.concatenate(groups)
         where = np.concatenate(positions)
         self._blocks = torch.from_numpy(np.concatenate(blocks).astype(np.int64)).to(device)
         self._offsets = torch.from_numpy(where % size).to(device)
@@ -79,13 +83,16 @@ class StepAttention:
         single = (torch.float32, torch.bfloat16)
         kept = kv.keys[0].dtype
         in_place = bool(kv.arrays) and (kept == dtype == torch.float64 or (dtype in single and kept in single))
-        self._compiled = in_place and dtype != torch.bfloat16 and not reference
-        self._decode = self._decode_plainly if reference else self._decode_in_place if in_place else self._decode_gathered
+        self._in_place = in_place and not reference
+        self._compiled = self._in_place and dtype != torch.bfloat16
+        self._decode = self._decode_plainly if reference else self._decode_gathered
         self._reference = reference
 
     def __call__(self, layer: int, rows: Tensor, norms: tuple[Tensor, Tensor] | None) -> Tensor:
         n = rows.shape[0]
         q, k, v = (self._keep_compiled if self._compiled else self._keep)(layer, rows, norms)
+        if self._in_place:
+            return self._attend_in_place(layer, q)
         out = rows.new_empty(q.shape)
         if self.n_decodes:
             self._decode(layer, q[: self.n_decodes], out[: self.n_decodes])
@@ -117,17 +124,16 @@ class StepAttention:
         _, k, v = rows.split([self._heads, kv_heads, kv_heads], dim=1)
         return q, k, v
 
-    def _decode_in_place(self, layer: int, q: Tensor, out: Tensor) -> None:
-        keys, values = self._kv.arrays[layer]
-        wide = q if q.dtype != torch.bfloat16 else q.float()
-        found = out if wide is q else torch.empty_like(wide)
-        scale = found.numpy().dtype.type(1.0 / math.sqrt(q.shape[-1]))
-        parts = min(keys.shape[1], get_num_threads())
-        paged_decode(
-            wide.numpy(), keys, values, self._tables, self._slots, self._lengths, scale, self._windows[layer], parts, found.numpy()
-        )
-        if found is not out:
-            out.copy_(found)
+    def _attend_in_place(self, layer: int, q: Tensor) -> Tensor:
+        (keys, values), n = self._kv.arrays[layer], self.n_decodes
+        wide = (q if q.dtype != torch.bfloat16 else q.float()).numpy()
+        out = np.empty_like(wide)
+        how = wide.dtype.type(1.0 / math.sqrt(q.shape[-1])), self._windows[layer], min(keys.shape[1], get_num_threads())
+        if n:
+            paged_decode(wide[:n], keys, values, self._tables, self._slots, self._lengths, *how, out[:n])
+        if len(q) > n:
+            paged_chunks(wide, keys, values, self._tables, self._groups, *how, out)
+        return torch.from_numpy(out).to(q.dtype)
 
     def _decode_gathered(self, layer: int, q: Tensor, out: Tensor) -> None:
         """All rows' pages, padded to the longest."""
