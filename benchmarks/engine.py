@@ -15,6 +15,8 @@ from collections.abc import Callable
 import numba
 import torch
 
+from rota.catalog.fields import Fields
+from rota.catalog.shapes import ModelShape
 from rota.cost.tables import StepTables
 from rota.mechanisms.engine import Choice, Engine, ModelClock, SamplingParams
 from rota.mechanisms.engine.config import DecoderConfig, Rope
@@ -23,6 +25,8 @@ from rota.mechanisms.engine.model_runner import ModelRunner
 from rota.policies.registry import make_policy
 
 SIZES = dict(layers=12, hidden=768, heads=12, kv_heads=12, head_dim=64, ffn=2048, vocab=32000)
+#: Untied embeddings.
+LLAMA = ModelShape(name="random-125m", max_len=1024, source="benchmark", **SIZES)
 
 
 class RandomWeights:
@@ -31,22 +35,22 @@ class RandomWeights:
     def __contains__(self, name: str) -> bool:
         return not name.endswith("bias") and "_norm.weight" not in name
 
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self._how = {"device": device, "dtype": dtype}
+
     def get(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
-        return torch.ones(shape) if "norm" in name else 0.02 * torch.randn(shape)
+        return torch.ones(shape, **self._how) if "norm" in name else 0.02 * torch.randn(shape, **self._how)
 
 
-def random_llama(weight_format: str, dtype: torch.dtype) -> ModelRunner:
-    """The model, of untied embeddings and 1,024 positions."""
-    from rota.catalog.fields import Fields
-    from rota.catalog.shapes import ModelShape
-
+def random_llama(shape: ModelShape, weight_format: str, dtype: torch.dtype, device: str = "cpu") -> ModelRunner:
+    """A model of this shape."""
     torch.manual_seed(0)
-    shape = ModelShape(name="random-125m", max_len=1024, source="benchmark", **SIZES)
     config = DecoderConfig(
         family="llama", shape=shape, eps=1e-5, rope=Rope(10000.0, "default", Fields({}, "benchmark")), windows=(0,) * shape.layers,
         sparse=(False,) * shape.layers, norm_topk=False, end_tokens=frozenset(),
     )  # fmt: skip
-    return ModelRunner(Decoder(config, RandomWeights(), dtype=dtype, weight_format=weight_format))
+    where = torch.device(device)
+    return ModelRunner(Decoder(config, RandomWeights(where, dtype), dtype=dtype, weight_format=weight_format, device=where))
 
 
 def run(runner: ModelRunner, batch: int, prompt: int, output: int, clock: Callable[[], float]) -> tuple[float, float]:
@@ -139,7 +143,7 @@ def main() -> None:
         runner = None
         if name != "transformers":
             dtype = torch.bfloat16 if name == "bfloat16" else torch.float32
-            runner = random_llama("plain" if name in ("float32", "bfloat16") else name, dtype)
+            runner = random_llama(LLAMA, "plain" if name in ("float32", "bfloat16") else name, dtype)
             run(runner, 1, 16, 8, clock)
         for batch in options.batches:
             if runner is None:

@@ -1,12 +1,26 @@
-"""A policy that plans at random whatever the contract allows: chunks, layer ranges, evictions, swaps, pauses, reservations."""
+"""Random schedules: a policy that plans whatever the contract allows, requests to plan for, and what has to hold of their tokens."""
 
 import numpy as np
+from hypothesis import strategies as st
 
 from rota.contracts.serving import DECODE, StepPlan, Work
+from rota.cost.tables import StepTables
+from rota.mechanisms.engine import Engine, ModelClock, SamplingParams
+from rota.policies.registry import make_policy
+
+TABLES = StepTables(layer=np.arange(65) * 1e-5, head=np.arange(9) * 1e-5, n_layers=4, decode_byte_s=1e-7, prefill_flop_s=1e-9)
+KINDS = [
+    dict(temperature=0.0),
+    dict(temperature=1.0),
+    dict(temperature=0.8, top_k=7, top_p=0.9),
+    dict(temperature=1.3, min_p=0.05, repetition_penalty=1.3),
+    dict(temperature=0.0, presence_penalty=0.7, frequency_penalty=0.4),
+    dict(temperature=0.9, top_p=0.6, logit_bias={3: 2.0}, logprobs=2),
+]
 
 
 class RandomPolicy:
-    """Legal plans drawn from a seed.
+    """Legal plans drawn from a seed: chunks, layer ranges, evictions, swaps, pauses, reservations.
 
     It keeps one open cohort, as the contract wants of layer ranges: a sequence whose chunk is open goes on with the same tokens.
     """
@@ -98,3 +112,73 @@ class RandomPolicy:
             self.cohort = [item for item in self.cohort if item.sid != last]
             return StepPlan(decode=False, evict=(last,), swap=self._swap(view, [last]))
         return StepPlan(decode=False, wake_at=view.now + 1e-3)
+
+
+def alone(runner, prompt, params):
+    """The request by itself, its prompt in one piece."""
+    engine = Engine(runner, make_policy("orca-paged"), blocks=64, block_size=4, clock=ModelClock(TABLES))
+    engine.add_request(prompt, params)
+    outputs = []
+    while engine.has_work:
+        outputs += engine.step()
+    return outputs
+
+
+def what(outputs):
+    """What a client sees of a request."""
+    return [(o.token, o.finish, o.logprob and round(o.logprob, 9)) for o in outputs]
+
+
+def tokens(outputs):
+    """The same without log-probabilities."""
+    return [(o.token, o.finish) for o in outputs]
+
+
+@st.composite
+def workloads(draw):
+    """Requests, a random policy's seed and settings, and which model."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    n = draw(st.integers(2, 5))
+    common = rng.integers(0, 97, 24).tolist()
+    requests = []
+    for _ in range(n):
+        shared = int(rng.integers(0, 20)) if rng.random() < 0.6 else 0
+        prompt = common[:shared] + rng.integers(0, 97, int(rng.integers(1, 14))).tolist()
+        kind = KINDS[rng.integers(len(KINDS))]
+        params = SamplingParams(max_tokens=int(rng.integers(1, 8)), seed=int(rng.integers(1 << 40)), **kind)
+        requests.append((prompt, params, float(rng.exponential(3e-3)), rng.random() < 0.15))
+    spare, host = draw(st.sampled_from([0, 1, 4, 40])), draw(st.sampled_from([None, 3, 8, 60]))
+    return requests, draw(st.integers(0, 2**32 - 1)), draw(st.booleans()), spare, host, draw(st.integers(0, 2))
+
+
+def check(runner, workload, said=what):
+    """Under a random policy, every request of a workload gets the tokens that it gets alone, and no block is lost."""
+    requests, seed, caching, spare, host, _ = workload
+    expected = [said(alone(runner, prompt, params)) for prompt, params, _, _ in requests]
+    blocks = max(-(-(len(prompt) + params.max_tokens) // 4) for prompt, params, _, _ in requests) + spare
+    policy = RandomPolicy(seed, caching, swaps=host is not None)
+    engine = Engine(runner, policy, blocks=blocks, block_size=4, clock=ModelClock(TABLES), host_blocks=host or 0)
+    rng = np.random.default_rng(seed)
+    leaving = {}
+    for prompt, params, arrival, cancelled in requests:
+        sid = engine.add_request(prompt, params, arrival=arrival)
+        if cancelled:
+            leaving[sid] = int(rng.integers(0, 30))
+    found = {sid: [] for sid in range(len(requests))}
+    steps = 0
+    while engine.has_work:
+        for sid in [sid for sid, step in leaving.items() if step == steps]:
+            engine.cancel(sid)
+        for output in engine.step():
+            found[output.sid].append(output)
+        steps += 1
+        assert steps < 5000
+    for sid, outputs in found.items():
+        if outputs[-1].finish == "cancelled":
+            assert sid in leaving
+            assert said(outputs[:-1]) == expected[sid][: len(outputs) - 1]
+        else:
+            assert said(outputs) == expected[sid]
+    assert engine.core.pool.free == blocks
+    assert engine.core.pool.host_free == (host or 0)
+    assert not runner._open

@@ -56,3 +56,17 @@ def test_policies_that_pin_are_told_what_prompts_cost(tmp_path):
     measured = a + 256 * b + 256**2 * c
     assert 1e-4 < measured < 5.0
     assert engine.core.pool.free == engine.stats().blocks
+
+
+@pytest.mark.parametrize(("device", "message"), [("gpu", "choose one of auto, cpu, cuda"), ("cuda:99", "is not there"), ("cuda:x", "unknown")])
+def test_devices_that_there_are_not_are_refused(device, message, tmp_path):
+    make("llama", tmp_path)
+    with pytest.raises(InputError, match=message):
+        load_engine(tmp_path, parse_policy("sarathi"), device=device)
+
+
+def test_a_cpu_gets_a_gibibyte_of_keys_and_values(tmp_path):
+    make("llama", tmp_path)
+    engine = load_engine(tmp_path, parse_policy("sarathi"), device="cpu", weight_format="int8", block_size=1024)
+    kept = 2 * 4 * 2 * 8 * 2  # keys and values of 4 layers, 2 heads of 8, in bfloat16 beside 8-bit weights
+    assert engine.stats().blocks == (1 << 30) // (kept * 1024)

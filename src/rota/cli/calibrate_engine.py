@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 GIB = 1 << 30
 #: Bytes of a number in the KV cache.
-BYTES = {"auto": 4, "float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +131,7 @@ def _from_logs(plan: Plan) -> Measured:
     """What the engine of these logs cost."""
     from rota.catalog import load_model
     from rota.mechanisms.engine.calibrate import split
+    from rota.mechanisms.engine.loading import chosen_dtypes
     from rota.mechanisms.engine.log import read_log
     from rota.mechanisms.engine.step_times import samples_of
 
@@ -138,7 +139,8 @@ def _from_logs(plan: Plan) -> Measured:
     device = "cpu" if plan.device == "auto" else plan.device
     where = plan.conditions(device) | {"logs": [str(Path(log).resolve()) for log in plan.logs]}
     samples = [sample for log in plan.logs for sample in samples_of(read_log(Path(log)))]
-    per_token = 2 * shape.layers * shape.kv_heads * shape.head_dim * (2 if device != "cpu" and plan.dtype == "auto" else BYTES[plan.dtype])
+    _, kept = chosen_dtypes(plan.dtype, plan.kv_cache_dtype, plan.weight_format, device)
+    per_token = 2 * shape.layers * shape.kv_heads * shape.head_dim * BYTES[kept]
     sizes = {
         "blocks": where["kv_bytes"] // (per_token * plan.block_size), "block_size": plan.block_size,
         "max_len": min(shape.max_len, plan.max_model_len or shape.max_len),

@@ -72,7 +72,9 @@ def serve(
     kv_cache_dtype: Annotated[
         str, _model("--kv-cache-dtype", help="As --dtype; auto: the same, but bfloat16 beside weights of 8 bits on a CPU.")
     ] = "auto",
-    kv_cache_memory: Annotated[float, _model("--kv-cache-memory", help="GiB for the KV cache.", metavar="GIB")] = 1.0,
+    kv_cache_memory: Annotated[
+        float | None, _model("--kv-cache-memory", help="GiB for the KV cache; default: 1 on a CPU, what is free on a GPU.", metavar="GIB")
+    ] = None,
     swap_space: Annotated[
         float, _model("--swap-space", help="GiB of host memory for KV that a policy swaps out (vllm-v0:preemption=swap).", metavar="GIB")
     ] = 4.0,
@@ -92,7 +94,7 @@ def serve(
         raise InputError(f"--policy names {len(names)} policies; a server runs one")
     if not 0 <= port <= 65535:
         raise InputError(f"--port must be from 0 to 65535, not {port}")
-    if not 0 < kv_cache_memory < 1 << 20:
+    if kv_cache_memory is not None and not 0 < kv_cache_memory < 1 << 20:
         raise InputError(f"--kv-cache-memory must be a positive number of GiB, not {kv_cache_memory:g}")
     if not 0 <= swap_space < 1 << 20:
         raise InputError(f"--swap-space must be 0 or a number of GiB, not {swap_space:g}")
@@ -118,7 +120,7 @@ def serve(
             Path(model), parse_policy(names[0]), name=served_model_name, limits=limits,
             template=None if chat_template is None else Path(chat_template), dtype=dtype, weight_format=weights, device=device,
             kv_cache_dtype=kv_cache_dtype,
-            kv_bytes=int(kv_cache_memory * GIB), swap_bytes=int(swap_space * GIB),
+            kv_bytes=None if kv_cache_memory is None else int(kv_cache_memory * GIB), swap_bytes=int(swap_space * GIB),
             block_size=block_size, max_model_len=max_model_len, seed=seed, log=steps,
             threads=threads,
         )  # fmt: skip

@@ -14,7 +14,7 @@ from rota.mechanisms.engine.text import Tokenizer
 
 def load_engine(
     folder: Path | str, policy: BatchPolicy, *, dtype: str = "auto", weight_format: str = "plain", device: str = "auto",
-    kv_bytes: int = 1 << 30, swap_bytes: int = 4 << 30, block_size: int = 16, max_model_len: int | None = None, clock: Clock | None = None,
+    kv_bytes: int | None = None, swap_bytes: int = 4 << 30, block_size: int = 16, max_model_len: int | None = None, clock: Clock | None = None,
     tokenizer: Tokenizer | None = None, log: Log | None = None, seed: int = 0, threads: int | None = None, kv_cache_dtype: str = "auto",
 ) -> Engine:  # fmt: skip
     """An engine for a Hugging Face model directory.
@@ -26,8 +26,8 @@ def load_engine(
         Such as `rota.policies.registry.parse_policy` gives.
     dtype, weight_format, device, kv_cache_dtype : str
         See `rota.mechanisms.engine.model_runner.load_runner`.
-    kv_bytes : int
-        Memory for the KV cache.
+    kv_bytes : int, optional
+        Memory for the KV cache; by default 1 GiB on a CPU, and nine tenths of a GPU's memory with the weights.
     swap_bytes : int
         Host memory (pinned with a GPU) for KV that a policy swaps out; not taken for other policies.
     block_size : int
@@ -53,6 +53,7 @@ def load_engine(
         use_threads(threads)
     folder = Path(folder)
     runner = load_runner(folder, dtype=dtype, weight_format=weight_format, device=device, kv_cache_dtype=kv_cache_dtype)
+    kv_bytes = runner.spare_bytes() if kv_bytes is None else kv_bytes
     blocks = kv_bytes // (runner.kv_bytes_per_token * block_size)
     if blocks < 2:
         need = 2 * runner.kv_bytes_per_token * block_size
@@ -68,6 +69,16 @@ def load_engine(
         runner, policy, blocks=blocks, block_size=block_size, max_len=max_model_len, clock=clock, tokenizer=tokenizer, log=log, seed=seed,
         prefill_fit=fit, host_blocks=swap_bytes // (runner.kv_bytes_per_token * block_size),
     )  # fmt: skip
+
+
+def chosen_dtypes(dtype: str, kv_cache_dtype: str, weight_format: str, device: str) -> tuple[str, str]:
+    """What ``"auto"`` means for a computation and its KV cache on a device: bfloat16 on a GPU, float32 on a CPU, where KV is kept in bfloat16
+    beside weights of 8 bits."""
+    if dtype == "auto":
+        dtype = "float32" if device == "cpu" else "bfloat16"
+    if kv_cache_dtype == "auto":
+        kv_cache_dtype = dtype if weight_format == "plain" or dtype != "float32" else "bfloat16"
+    return dtype, kv_cache_dtype
 
 
 def device_of(device: str) -> str:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numba
 import numpy as np
@@ -14,19 +15,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rota.errors import InputError
+from rota.errors import DoesNotFit, InputError
 from rota.mechanisms.engine.attention import StepAttention
 from rota.mechanisms.engine.blocks import Copy
 from rota.mechanisms.engine.config import read_decoder
 from rota.mechanisms.engine.core import Row
 from rota.mechanisms.engine.kv import PagedKV
+from rota.mechanisms.engine.loading import chosen_dtypes
 from rota.mechanisms.engine.model import Decoder
 from rota.mechanisms.engine.parameters import SamplingParams
 from rota.mechanisms.engine.runner import Choice
 from rota.mechanisms.engine.sampling import choose
 from rota.mechanisms.engine.sequences import Seq
-from rota.mechanisms.engine.weights import DTYPES, FORMATS, Checkpoint
+from rota.mechanisms.engine.weights import DTYPES, FORMATS, Checkpoint, runs_triton
 
+if TYPE_CHECKING:
+    from rota.mechanisms.engine.gpu_step import DecodeGraphs, GpuAttention
+
+GIB = 1 << 30
 #: Of glibc's ``mallopt``.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
@@ -52,6 +58,8 @@ class ModelRunner:
         self._reference = reference
         self._open: dict[int, Tensor] = {}
         self._kv: PagedKV | None = None
+        self._on_gpu = not reference and runs_triton(decoder.device, decoder.dtype)
+        self._graphs: DecodeGraphs | None = None
 
     @property
     def kv_bytes_per_token(self) -> int:
@@ -64,8 +72,16 @@ class ModelRunner:
         d, shape = self.decoder, self.decoder.config.shape
         self._open.clear()
         if self._kv is None or (len(self._kv.keys[0]), self._kv.block_size) != (blocks, block_size):
-            self._kv = None  # let go of the old one first
-            self._kv = PagedKV(shape.layers, blocks, block_size, shape.kv_heads, shape.head_dim, self.kv_dtype, d.device)
+            self._kv = self._graphs = None  # let go of the old one first
+            try:
+                self._kv = PagedKV(shape.layers, blocks, block_size, shape.kv_heads, shape.head_dim, self.kv_dtype, d.device)
+            except torch.OutOfMemoryError:
+                need = blocks * block_size * self.kv_bytes_per_token / GIB
+                raise DoesNotFit(f"the GPU has no {need:.1f} GiB left for the KV cache; ask for less (--kv-cache-memory)") from None
+            if self._on_gpu and not d.experts:
+                from rota.mechanisms.engine.gpu_step import DecodeGraphs
+
+                self._graphs = DecodeGraphs(d, self._kv)
 
     def allocate_host(self, blocks: int) -> None:
         """Make room for so many blocks in host memory; after `allocate`."""
@@ -79,6 +95,15 @@ class ModelRunner:
             kv.copy_out(device, host)
         for device, host in back:
             kv.copy_in(device, host)
+
+    def spare_bytes(self) -> int:
+        """Memory for KV where nobody says how much: 1 GiB on a CPU, on a GPU what is free but a tenth of all, for what steps need."""
+        device = self.decoder.device
+        if device.type != "cuda":
+            return GIB
+        torch.cuda.empty_cache()
+        free, total = torch.cuda.mem_get_info(device)
+        return max(0, int(free) - int(total) // 10)
 
     def _kv_pages(self) -> PagedKV:
         if self._kv is None:
@@ -115,9 +140,13 @@ class ModelRunner:
     @torch.inference_mode()
     def run(self, rows: Sequence[Row], tables: NDArray[np.int32]) -> list[Choice]:
         """Compute the rows, and choose a token for each that emits."""
+        if self._graphs is not None and self._graphs.take(len(rows)) and all(row.decode for row in rows):
+            return choose(self._graphs.logits(rows, tables), [row.seq for row in rows])
         x = self.forward(rows, tables)
         emitting = [i for i, row in enumerate(rows) if row.emits]
         if not emitting:
+            if x.is_cuda:  # a step is over when it is computed, not when it is asked for
+                torch.cuda.synchronize()
             return []
         last = np.cumsum([row.n_tokens for row in rows])[emitting] - 1
         if len(last) < len(x):
@@ -128,7 +157,7 @@ class ModelRunner:
     def forward(self, rows: Sequence[Row], tables: NDArray[np.int32]) -> Tensor:
         """Rows' hidden states behind their layers, (tokens, hidden); chunks that stop before the last layer are kept instead."""
         d = self.decoder
-        attend = StepAttention(rows, tables, self._kv_pages(), d, reference=self._reference)
+        attend = self._attention(rows, tables)
         n = attend.n_decodes
         chunks = rows[n:]
         lo, hi = chunks[0].layers if chunks else (0, self.n_layers)
@@ -141,6 +170,13 @@ class ModelRunner:
             if len(x):
                 x = d.layer(layer, x, attend)
         return x
+
+    def _attention(self, rows: Sequence[Row], tables: NDArray[np.int32]) -> StepAttention | GpuAttention:
+        if self._on_gpu:
+            from rota.mechanisms.engine.gpu_step import attention_of
+
+            return attention_of(rows, tables, self._kv_pages(), self.decoder)
+        return StepAttention(rows, tables, self._kv_pages(), self.decoder, reference=self._reference)
 
     def _embed(self, rows: Sequence[Row]) -> Tensor:
         tokens: list[int] = []
@@ -190,8 +226,22 @@ def keep_freed_memory() -> None:
 
 
 def chosen_device(device: str) -> str:
-    """`device`, or what ``"auto"`` means here."""
-    return device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    """`device`, or what ``"auto"`` means here.
+
+    Raises
+    ------
+    InputError
+        If there is no such device.
+    """
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "auto":
+        return "cuda" if found else "cpu"
+    kind, _, number = device.partition(":")
+    if device != "cpu" and (kind != "cuda" or (number and not number.isdecimal())):
+        raise InputError(f"unknown device {device!r}; choose one of auto, cpu, cuda, or cuda:N for one of several GPUs")
+    if kind == "cuda" and int(number or 0) >= found:
+        raise InputError(f"device {device} is not there: this PyTorch ({torch.__version__}) sees {found} GPUs; choose cpu or auto")
+    return device
 
 
 def load_runner(
@@ -218,21 +268,25 @@ def load_runner(
         If the directory does not hold a model that can be run, or an option is unknown.
     """
     device = chosen_device(device)
-    if dtype == "auto":
-        dtype = "bfloat16" if device.startswith("cuda") else "float32"
+    dtype, kv_cache_dtype = chosen_dtypes(dtype, kv_cache_dtype, weight_format, device)
     if dtype not in DTYPES:
         raise InputError(f"unknown dtype {dtype!r}; choose one of auto, {', '.join(DTYPES)}")
-    if kv_cache_dtype not in ("auto", *DTYPES):
+    if kv_cache_dtype not in DTYPES:
         raise InputError(f"unknown kv_cache_dtype {kv_cache_dtype!r}; choose one of auto, {', '.join(DTYPES)}")
     if weight_format not in FORMATS:
         raise InputError(f"unknown weight format {weight_format!r}; choose one of {', '.join(FORMATS)}")
     if weight_format == "w8a8" and (dtype != "float32" or device != "cpu" or not torch.backends.mkldnn.is_available()):
         raise InputError(f"weight format w8a8 needs oneDNN and dtype float32 on a CPU, not {dtype} on {device}; choose plain or int8")
-    if kv_cache_dtype == "auto":
-        kv_cache_dtype = dtype if weight_format == "plain" or dtype != "float32" else "bfloat16"
     if device == "cpu":
         keep_freed_memory()
     folder = Path(folder)
     config = read_decoder(folder)
-    decoder = Decoder(config, Checkpoint(folder), dtype=DTYPES[dtype], weight_format=weight_format, device=torch.device(device))
+    try:
+        decoder = Decoder(config, Checkpoint(folder), dtype=DTYPES[dtype], weight_format=weight_format, device=torch.device(device))
+    except torch.OutOfMemoryError:
+        has = torch.cuda.get_device_properties(device).total_memory / GIB
+        raise DoesNotFit(
+            f"{folder}: its weights in {dtype} do not fit the {has:.0f} GiB of this GPU (others may use some of it); choose --weight-format "
+            "int8, a smaller model, or --device cpu"
+        ) from None
     return ModelRunner(decoder, kv_dtype=DTYPES[kv_cache_dtype])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -81,11 +82,11 @@ class Linear(ABC):
         return self(functional.silu(gate) * up)
 
     def added(self, to: Tensor, x: Tensor) -> Tensor:
-        """`to` + the product."""
+        """`to`, which may be overwritten, + the product."""
         return to + self(x)
 
     def gated_added(self, to: Tensor, x: Tensor) -> Tensor:
-        """`to` + what `gated` gives."""
+        """`to`, which may be overwritten, + what `gated` gives."""
         return to + self.gated(x)
 
 
@@ -186,6 +187,11 @@ class Int8Rows(Linear):
         return y if self._bias is None else y + self._bias
 
 
+def runs_triton(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the engine's own kernels for GPUs can be used; without Triton, or in double precision, PyTorch does it all."""
+    return device.type == "cuda" and dtype != torch.float64 and find_spec("triton") is not None
+
+
 def quantise_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Whole numbers from -127 to 127, (out, in), and the scale of each output."""
     scale = weight.float().abs().amax(dim=1).clamp(min=1e-12) / 127.0
@@ -197,7 +203,11 @@ FORMATS: dict[str, Callable[[Tensor, Tensor | None], Linear]] = {"plain": Dense,
 
 
 def pack(weight: Tensor, bias: Tensor | None, weight_format: str) -> Linear:
-    """A matrix in one of `FORMATS`."""
+    """A matrix in one of `FORMATS`, as its device takes it best."""
+    if runs_triton(weight.device, weight.dtype):
+        from rota.mechanisms.engine.gpu_linear import GPU_FORMATS
+
+        return GPU_FORMATS[weight_format](weight, bias)
     on_cpu = weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
     if weight_format == "plain" and on_cpu and weight.dtype == torch.float32:
         return Packed(weight, bias)
