@@ -6,8 +6,9 @@ import pytest
 from tests.engine.tiny import torch
 
 from rota.jit import njit  # isort: skip
-from rota.mechanisms.engine.intrinsics import exp, narrow, widen  # isort: skip
-from rota.mechanisms.engine.softmax import LOW, padded, soften  # isort: skip
+from rota.mechanisms.engine.intrinsics import exp, larger, narrow, widen  # isort: skip
+from rota.mechanisms.engine.softmax import LOW, soften  # isort: skip
+from rota.mechanisms.engine.tiles import COLUMNS, ROWS, product, product_added  # isort: skip
 
 
 @njit
@@ -29,12 +30,20 @@ def exponentials(x, out):
 
 
 @njit
-def running(scores, cuts, weights, fades):
-    top, total = scores.dtype.type(LOW), scores.dtype.type(0.0)
-    for i in range(len(cuts)):
-        top, total, fades[i] = soften(scores[i], cuts[i, 0], cuts[i, 1], top, total)
-        weights[i] = scores[i]
+def running(scores, fades):
+    """Of four rows, (pieces, 4, size): weights in place of scores; fades (pieces, 4); sums."""
+    top, total = np.full(4, LOW, scores.dtype), np.zeros(4, scores.dtype)
+    for i in range(len(scores)):
+        soften(scores[i].ravel(), scores.shape[2], top, total, fades[i], 0)
     return total
+
+
+@njit
+def products(a, b, c, more):
+    for i in range(0, a.shape[0], ROWS):
+        for j in range(0, b.shape[1], COLUMNS):
+            product(a.ravel(), i * a.shape[1], a.shape[1], b.ravel(), j, b.shape[1], len(b), c.ravel(), i * c.shape[1] + j, c.shape[1])
+            product_added(a.ravel(), i * a.shape[1], a.shape[1], b.ravel(), j, b.shape[1], len(b), more.ravel(), i * c.shape[1] + j, c.shape[1])
 
 
 def test_bfloat16_is_pytorchs():
@@ -66,16 +75,39 @@ def test_exponentials(dtype, error):
 def test_a_softmax_in_pieces_is_one_of_the_whole(dtype, size):
     generator = np.random.default_rng(size)
     pieces = 5
-    scores = (10 * generator.standard_normal((pieces, padded(size)))).astype(dtype)
-    cuts = np.array([[1, size]] + [[0, size]] * (pieces - 2) + [[0, size - 2]])
-    scores[2, 1] = LOW
-    counted = np.zeros(scores.shape, bool)
-    for i, (begin, end) in enumerate(cuts):
-        counted[i, begin:end] = True
-    counted[2, 1] = False
-    exact = np.where(counted, np.exp(scores.astype(np.float64) - scores[counted].max()), 0.0)
-    weights, fades = np.empty_like(scores), np.empty(pieces, dtype)
-    total = running(scores.copy(), cuts, weights, fades)
-    later = np.concatenate([np.cumprod(fades[:0:-1])[::-1], [1.0]])
-    np.testing.assert_allclose(weights * later[:, None] / total, exact / exact.sum(), rtol=1e-5, atol=1e-7)
-    assert (weights[~counted] == 0).all()
+    scores = (10 * generator.standard_normal((pieces, 4, size))).astype(dtype)
+    scores[0, 0, 0] = scores[2, 1, 1] = scores[4, :, -2:] = LOW
+    scores[:2, 2] = LOW  # two whole pieces
+    counted = scores > LOW
+    rows = scores.astype(np.float64).swapaxes(0, 1).reshape(4, -1)
+    exact = np.exp(rows - rows.max(axis=1, keepdims=True))
+    weights, fades = scores.copy(), np.empty((pieces, 4), dtype)
+    total = running(weights, fades)
+    later = np.concatenate([np.cumprod(fades[:0:-1], axis=0)[::-1], np.ones((1, 4), dtype)])
+    found = (weights * later[:, :, None] / total[None, :, None]).swapaxes(0, 1).reshape(4, -1)
+    np.testing.assert_allclose(found, exact / exact.sum(axis=1, keepdims=True), rtol=1e-5, atol=1e-7)
+    assert (found.reshape(4, pieces, size).swapaxes(0, 1)[~counted] < 1e-30).all()
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(np.float32, 1e-4), (np.float64, 1e-12)])
+def test_products_of_tiles(dtype, error):
+    generator = np.random.default_rng(0)
+    a, b = (generator.standard_normal(shape).astype(dtype) for shape in ((2 * ROWS, 19), (19, 2 * COLUMNS)))
+    start = generator.standard_normal((2 * ROWS, 2 * COLUMNS)).astype(dtype)
+    found, more = np.full_like(start, np.nan), start.copy()
+    products(a, b, found, more)
+    np.testing.assert_allclose(found, a @ b, atol=error)
+    np.testing.assert_allclose(more, start + a @ b, atol=error)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_larger_number(dtype):
+    @njit
+    def largest(x):
+        top = x[0]
+        for i in range(x.size):
+            top = larger(top, x[i])
+        return top
+
+    x = np.random.default_rng(0).standard_normal(1001).astype(dtype)
+    assert largest(x) == x.max()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.engine.tiny import torch
 
-from rota.mechanisms.engine.chunk_attention import ROWS, paged_chunks  # isort: skip
+from rota.mechanisms.engine.chunk_attention import TOGETHER, paged_chunks  # isort: skip
 from rota.mechanisms.engine.paged_attention import paged_decode  # isort: skip
 
 
@@ -42,9 +42,8 @@ def test_rows_attend_to_what_lies_before_them(kept, seed, kv_heads, per_key, dim
     q, out = generator.standard_normal((n, kv_heads * per_key, dim)).astype(dtype), np.full((n, kv_heads * per_key, dim), np.nan, dtype)
     groups, expected, ends, at = [], np.empty(out.shape), [], 0
     for slot, (past, new) in enumerate(lengths):
-        dense = (x.double().numpy()[tables[slot]].swapaxes(0, 1).reshape(kv_heads, -1, dim) for x in pages)
-        k, v = dense
-        groups += [(at + i, min(ROWS, new - i), slot, past + i) for i in range(0, new, ROWS)]
+        k, v = (x.double().numpy()[tables[slot]].swapaxes(0, 1).reshape(kv_heads, -1, dim) for x in pages)
+        groups += [(at + i, min(TOGETHER, new - i), slot, past + i) for i in range(0, new, TOGETHER)]
         for i in range(new):
             expected[at + i] = formula(q[at + i], k, v, past + i, window)
         at += new

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from rota.mechanisms.engine.chunk_attention import ROWS, paged_chunks
+from rota.mechanisms.engine.chunk_attention import TOGETHER, paged_chunks
 from rota.mechanisms.engine.core import Row
 from rota.mechanisms.engine.head_rows import rotate_and_keep
 from rota.mechanisms.engine.kv import PagedKV
@@ -72,8 +72,8 @@ class StepAttention:
             blocks.append(table[where // size])
             held = torch.from_numpy(table[: -(-(row.start + row.n_tokens) // size)].astype(np.int64)).to(device)
             self._chunks.append(Chunk(at, at + row.n_tokens, row.start, held))
-            cut = np.arange(0, row.n_tokens, ROWS)
-            groups.append(np.stack([at + cut, np.minimum(ROWS, row.n_tokens - cut), np.full_like(cut, row.seq.slot), row.start + cut], axis=1))
+            cut = np.arange(0, row.n_tokens, TOGETHER)
+            groups.append(np.stack([at + cut, np.minimum(TOGETHER, row.n_tokens - cut), np.full_like(cut, row.seq.slot), row.start + cut], axis=1))
             at += row.n_tokens
         self._groups = np.concatenate(groups)
         where = np.concatenate(positions)
@@ -90,7 +90,9 @@ class StepAttention:
 
     def __call__(self, layer: int, rows: Tensor, norms: tuple[Tensor, Tensor] | None) -> Tensor:
         n = rows.shape[0]
-        q, k, v = (self._keep_compiled if self._compiled else self._keep)(layer, rows, norms)
+        if self._compiled:
+            return self._attend_in_place(layer, self._keep_compiled(layer, rows, norms))
+        q, k, v = self._keep(layer, rows, norms)
         if self._in_place:
             return self._attend_in_place(layer, q)
         out = rows.new_empty(q.shape)
@@ -111,18 +113,16 @@ class StepAttention:
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         return (q, *self._kv.write(layer, self._blocks[:n], self._offsets[:n], k, v))
 
-    def _keep_compiled(self, layer: int, rows: Tensor, norms: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
-        """`_keep`, in place."""
+    def _keep_compiled(self, layer: int, rows: Tensor, norms: tuple[Tensor, Tensor] | None) -> Tensor:
+        """`_keep`, in place; the queries."""
         n, (keys, values) = rows.shape[0], self._kv.arrays[layer]
-        kv_heads = keys.shape[1]
         q = rows.new_empty(n, self._heads, rows.shape[2])
         weights = (w.numpy() for w in norms) if norms is not None else (_none(rows.dtype),) * 2
         rotate_and_keep(
             rows.numpy(), *weights, self._eps, self._cos[:n, 0].numpy(), self._sin[:n, 0].numpy(), q.numpy(), keys, values,
             self._blocks[:n].numpy(), self._offsets[:n].numpy(),
         )  # fmt: skip
-        _, k, v = rows.split([self._heads, kv_heads, kv_heads], dim=1)
-        return q, k, v
+        return q
 
     def _attend_in_place(self, layer: int, q: Tensor) -> Tensor:
         (keys, values), n = self._kv.arrays[layer], self.n_decodes

@@ -7,7 +7,7 @@ import math
 from numba import prange
 
 from rota.jit import njit
-from rota.mechanisms.engine.intrinsics import narrow, widen
+from rota.mechanisms.engine.intrinsics import narrow
 
 
 @njit(cache=True, parallel=True, fastmath=True)
@@ -17,7 +17,7 @@ def rotate_and_keep(rows, q_norm, k_norm, eps, cos, sin, q, keys, values, blocks
     Parameters
     ----------
     rows : (n, heads + 2 kv_heads, head_dim)
-        Queries, keys and values; overwritten: keys and values come back as they are kept, rounded to the pages' type.
+        Queries, keys and values; overwritten.
     q_norm, k_norm : (head_dim,)
         Weights of the root-mean-square norm before the rotation; empty for none.
     eps : float
@@ -54,6 +54,5 @@ def rotate_and_keep(rows, q_norm, k_norm, eps, cos, sin, q, keys, values, blocks
             key, value = keys[blocks[i], h, offsets[i]], values[blocks[i], h, offsets[i]]
             for j in range(dim):
                 key[j] = narrow(k[j], keys)
+            for j in range(dim):
                 value[j] = narrow(v[j], values)
-                k[j] = widen(key[j])
-                v[j] = widen(value[j])

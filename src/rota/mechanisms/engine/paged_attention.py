@@ -1,7 +1,7 @@
 """Attention of single tokens over paged KV without gathering the pages (compiled): decode on a CPU is bound by reading them once.
 
-A block is read once for all heads of a thread, keys and values in one pass, with running maxima and sums. Pages of 4 KiB end what the
-hardware would fetch ahead, so the next head's are asked for here.
+A block is read once: the keys of all heads of a thread, then their values, with running maxima and sums. Pages of 4 KiB end what the hardware
+would fetch ahead, so values are asked for while keys are read, and the next block's keys while values are.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from rota.mechanisms.engine.softmax import LOW, padded, soften
 
 
 @njit(inline="always")
-def _fetch(pages, block, head):
-    """Ask for a head's rows of a block."""
-    page = pages[block, head]
-    for p in range(page.shape[0]):
-        for c in range(0, page.shape[1], 64 // pages.itemsize):
+def _fetch(page, begin, end):
+    """Ask for rows of a head's block."""
+    for p in range(begin, end):
+        for c in range(0, page.shape[1], 64 // page.itemsize):
             prefetch(page, p, c)
 
 
@@ -46,61 +45,66 @@ def paged_decode(q, keys, values, tables, slots, lengths, scale, window, parts, 
     n, heads, dim = q.shape
     kv_heads, size = keys.shape[1], keys.shape[2]
     group = heads // kv_heads
-    zero, one = q.dtype.type(0.0), q.dtype.type(1.0)
+    zero, one, low = q.dtype.type(0.0), q.dtype.type(1.0), q.dtype.type(LOW)
     for task in prange(n * parts):
         part, i = task // n, task % n
         begin_head, end_head = part * kv_heads // parts, (part + 1) * kv_heads // parts
         length = lengths[i]
         first = max(0, length - window) if window > 0 else 0
         table = tables[slots[i]]
-        top = np.full(heads, LOW, q.dtype)
-        total = np.zeros(heads, q.dtype)
-        w = np.empty(padded(size), q.dtype)
-        out[i, begin_head * group : end_head * group] = zero
-        for b in range(first // size, (length - 1) // size + 1):
-            block = table[b]
+        begin_row, rows = begin_head * group, (end_head - begin_head) * group
+        top, total = np.full(rows + 3, LOW, q.dtype), np.zeros(rows + 3, q.dtype)
+        fade = np.ones(rows + 3, q.dtype)
+        scores = np.zeros((rows + 3, padded(size)), q.dtype)
+        out[i, begin_row : begin_row + rows] = zero
+        last = (length - 1) // size
+        for b in range(first // size, last + 1):
+            block, later = table[b], table[min(b + 1, last)]
             begin, end = max(first - b * size, 0), min(length - b * size, size)
-            for h in range(begin_head, end_head):
-                if h + 1 < end_head:
-                    _fetch(keys, block, h + 1)
-                    _fetch(values, block, h + 1)
-                elif (b + 1) * size < length:
-                    _fetch(keys, table[b + 1], begin_head)
-                    _fetch(values, table[b + 1], begin_head)
-                key, value = keys[block, h], values[block, h]
-                for x in range(h * group, (h + 1) * group):
-                    query, row = q[i, x], out[i, x]
-                    p = begin
-                    while p + 4 <= end:  # four at a time, for one pass over the query
-                        s0 = s1 = s2 = s3 = zero
-                        for c in range(dim):
-                            s0 += query[c] * widen(key[p, c])
-                            s1 += query[c] * widen(key[p + 1, c])
-                            s2 += query[c] * widen(key[p + 2, c])
-                            s3 += query[c] * widen(key[p + 3, c])
-                        w[p], w[p + 1], w[p + 2], w[p + 3] = s0 * scale, s1 * scale, s2 * scale, s3 * scale
-                        p += 4
-                    while p < end:
-                        s0 = zero
-                        for c in range(dim):
-                            s0 += query[c] * widen(key[p, c])
-                        w[p] = s0 * scale
-                        p += 1
-                    top[x], total[x], fade = soften(w, begin, end, top[x], total[x])
-                    p = begin
-                    while p + 4 <= end:
-                        s0, s1, s2, s3 = w[p], w[p + 1], w[p + 2], w[p + 3]
-                        for c in range(dim):
-                            row[c] = row[c] * fade + (
-                                s0 * widen(value[p, c]) + s1 * widen(value[p + 1, c]) + s2 * widen(value[p + 2, c]) + s3 * widen(value[p + 3, c])
-                            )
-                        fade = one
-                        p += 4
-                    while p < end:
-                        for c in range(dim):
-                            row[c] = row[c] * fade + w[p] * widen(value[p, c])
-                        fade = one
-                        p += 1
-        for x in range(begin_head * group, end_head * group):
+            for x in range(rows):
+                h, query, w = begin_head + x // group, q[i, begin_row + x], scores[x]
+                key, ahead = keys[block, h], values[block, h]
+                p = begin
+                while p + 4 <= end:  # four at a time, for one pass over the query
+                    if x % group == 0:
+                        _fetch(ahead, p, p + 4)
+                    s0 = s1 = s2 = s3 = zero
+                    for c in range(dim):
+                        s0 += query[c] * widen(key[p, c])
+                        s1 += query[c] * widen(key[p + 1, c])
+                        s2 += query[c] * widen(key[p + 2, c])
+                        s3 += query[c] * widen(key[p + 3, c])
+                    w[p], w[p + 1], w[p + 2], w[p + 3] = s0 * scale, s1 * scale, s2 * scale, s3 * scale
+                    p += 4
+                while p < end:
+                    s0 = zero
+                    for c in range(dim):
+                        s0 += query[c] * widen(key[p, c])
+                    w[p] = s0 * scale
+                    p += 1
+                w[:begin] = low
+                w[end:] = low
+            for x in range(0, rows, 4):
+                soften(scores[x : x + 4].ravel(), scores.shape[1], top, total, fade, x)
+            for x in range(rows):
+                h, row, w, less = begin_head + x // group, out[i, begin_row + x], scores[x], fade[x]
+                value, ahead = values[block, h], keys[later, h]
+                p = begin
+                while p + 4 <= end:
+                    if x % group == 0:
+                        _fetch(ahead, p, p + 4)
+                    s0, s1, s2, s3 = w[p], w[p + 1], w[p + 2], w[p + 3]
+                    for c in range(dim):
+                        row[c] = row[c] * less + (
+                            s0 * widen(value[p, c]) + s1 * widen(value[p + 1, c]) + s2 * widen(value[p + 2, c]) + s3 * widen(value[p + 3, c])
+                        )
+                    less = one
+                    p += 4
+                while p < end:
+                    for c in range(dim):
+                        row[c] = row[c] * less + w[p] * widen(value[p, c])
+                    less = one
+                    p += 1
+        for x in range(rows):
             for c in range(dim):
-                out[i, x, c] /= total[x]
+                out[i, begin_row + x, c] /= total[x]

@@ -8,7 +8,7 @@ import numpy as np
 from numba import prange
 
 from rota.jit import njit
-from rota.mechanisms.engine.intrinsics import exp
+from rota.mechanisms.engine.intrinsics import exp, larger
 
 
 @njit(inline="always")
@@ -16,7 +16,7 @@ def _quantise(row, out):
     """Write `row` as ``(out - 128) * scale``; the scale."""
     top = np.float32(1e-8)
     for j in range(row.size):
-        top = max(top, abs(row[j]))
+        top = larger(top, abs(row[j]))
     unit = np.float32(127.0) / top
     for j in range(row.size):
         out[j] = np.uint8(np.int32(np.rint(row[j] * unit)) + np.int32(128))
