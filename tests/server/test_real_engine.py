@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +18,7 @@ import httpx
 import openai
 import pytest
 from openai import OpenAI
+from prometheus_client.parser import text_string_to_metric_families
 
 from rota.cli.main import run as rota
 from rota.mechanisms.engine import SamplingParams, load_engine
@@ -44,9 +46,9 @@ def server(folder: Path) -> Iterator[Live]:
         yield running
 
 
-def alone(folder: Path, prompt: list[int], params: SamplingParams) -> list[int]:
+def alone(folder: Path, prompt: list[int], params: SamplingParams, dtype: str = "float32") -> list[int]:
     """The tokens of a request that has an engine for itself."""
-    engine = load_engine(folder, parse_policy("vllm-v1"), kv_bytes=KV)
+    engine = load_engine(folder, parse_policy("vllm-v1"), kv_bytes=KV, dtype=dtype)
     engine.add_request(prompt, params)
     tokens = []
     while engine.has_work:
@@ -68,6 +70,41 @@ def test_a_request_gets_the_tokens_it_would_get_alone(server: Live, folder: Path
         text = server.front.tokenizer.decode(alone(folder, prompt, params))
         with ThreadPoolExecutor(8) as pool:
             assert list(pool.map(ask, [temperature] * 8)) == [text] * 8
+
+
+def test_swapped_requests_are_counted_and_get_the_tokens_they_would_get_alone(folder: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory for ten blocks of eight tokens and requests that want three times as much; in double precision, so that tokens are exact."""
+    per_block = 2 * 2 * 16 * 8 * 8  # keys and values, layers, a head's width, tokens, bytes
+    policy = parse_policy("vllm-v0:preemption=swap,watermark=0")
+    server = start(open_model(folder, policy, dtype="float64", block_size=8, kv_bytes=10 * per_block, swap_bytes=40 * per_block))
+    engine, run = server.front.engine, server.front.engine.runner.run
+    swapped, seen = threading.Event(), threading.Event()
+
+    def watched(*arguments: Any) -> Any:
+        if server.front.thread.stats.n_swapped:
+            swapped.set()
+            assert seen.wait(30)
+        return run(*arguments)
+
+    monkeypatch.setattr(engine.runner, "run", watched)
+    prompts = [list(range(20 + 5 * i, 40 + 5 * i)) for i in range(6)]
+
+    def ask(prompt: list[int]) -> str:
+        extra = {"ignore_eos": True}
+        return server.client().completions.create(model="tiny", prompt=prompt, max_tokens=24, temperature=0, extra_body=extra).choices[0].text
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = pool.map(ask, prompts)
+        assert swapped.wait(30)
+        text = httpx.get(f"{server.address}/metrics").text
+        seen.set()
+        got = list(answers)
+    shown = {sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples}
+    assert shown["vllm:num_requests_swapped"] >= 1 and shown["vllm:num_preemptions_total"] >= 1
+    assert shown["vllm:num_requests_swapped"] + shown["vllm:num_requests_waiting"] + shown["vllm:num_requests_running"] == 6
+    params = SamplingParams(max_tokens=24, temperature=0.0, ignore_eos=True)
+    assert got == [server.front.tokenizer.decode(alone(folder, prompt, params, "float64")) for prompt in prompts]
+    assert engine.stats().preemptions > 0 and engine.stats().n_swapped == 0 and engine.core.pool.host_free == 40
 
 
 def test_n_answers_differ_and_logprobs_are_probabilities(server: Live) -> None:
@@ -191,6 +228,7 @@ def test_two_thousand_requests_leave_nothing_behind(server: Live) -> None:
         (["MODEL", "--port", "99999"], ["--port"]),
         (["MODEL", "--kv-cache-memory", "0"], ["--kv-cache-memory"]),
         (["MODEL", "--kv-cache-memory", "0.000001"], ["KV cache"]),
+        (["MODEL", "--policy", "vllm-v0:preemption=swap", "--swap-space", "0"], ["--swap-space", "at least", "preemption=swap"]),
         (["MODEL", "--dtype", "int5"], ["int5"]),
         (["MODEL", "--weight-format", "int3"], ["int3", "w8a8"]),
         (["MODEL", "--threads", "0"], ["--threads"]),

@@ -42,6 +42,8 @@ class BlockPool:
     ----------
     tables : int32 (seats, max_blocks)
         Block tables; a sequence's row is `Seq.slot`, of which the first `Seq.n_blocks` entries count.
+    n_swapped : int
+        Sequences that have blocks of host memory.
     """
 
     def __init__(self, blocks: int, size: int, seats: int, max_blocks: int, caching: bool, host_blocks: int = 0) -> None:
@@ -51,7 +53,7 @@ class BlockPool:
         self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(blocks))
         self._holders = [0] * blocks
         self._content: list[int | None] = [None] * blocks
-        self.host_blocks = host_blocks
+        self.host_blocks, self.n_swapped = host_blocks, 0
         self._host_free = list(range(host_blocks))[::-1]
         self._where: dict[int, OrderedDict[int, None]] = {}  # content -> the blocks that have it, the first entered first
 
@@ -154,6 +156,7 @@ class BlockPool:
         """Give a sequence host blocks for what is computed of it; the caller has checked that there are as many."""
         blocks = self.blocks_of(seq)[: self.count(seq.n_computed)]
         seq.kept, seq.n_kept = [self._host_free.pop() for _ in blocks], seq.n_computed
+        self.n_swapped += bool(blocks)
         return Copy(blocks, seq.kept)
 
     def swap_in(self, seq: Seq) -> Copy:
@@ -165,6 +168,7 @@ class BlockPool:
     def forget_kept(self, seq: Seq) -> None:
         """Take host blocks back."""
         self._host_free += seq.kept
+        self.n_swapped -= bool(seq.kept)
         seq.kept, seq.n_kept = [], 0
 
     def match_prefix(self, seq: Seq, most: int) -> list[int]:

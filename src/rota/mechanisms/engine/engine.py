@@ -53,9 +53,10 @@ class Output(NamedTuple):
 
 
 class Stats(NamedTuple):
-    """The engine at this moment, and counters since its start."""
+    """The engine at this moment, and counters since its start. Of those that wait, `n_swapped` have KV in host memory."""
 
     n_waiting: int
+    n_swapped: int
     n_running: int
     blocks: int
     free_blocks: int
@@ -247,8 +248,8 @@ class Engine:
         """See `Stats`."""
         core = self.core
         return Stats(
-            n_waiting=len(core.waiting), n_running=len(core.held), blocks=core.limits.blocks, free_blocks=core.pool.free,
-            requests=self._next_sid, **self._count,
+            n_waiting=len(core.waiting), n_swapped=core.pool.n_swapped, n_running=len(core.held), blocks=core.limits.blocks,
+            free_blocks=core.pool.free, requests=self._next_sid, **self._count,
         )  # fmt: skip
 
     # -- inside

@@ -42,7 +42,7 @@ def load_engine(
     Raises
     ------
     InputError, DoesNotFit, UnsupportedPolicy
-        If PyTorch is not installed, the directory holds no model that can be run, the memory does not hold one block, or the policy
+        If PyTorch is not installed, the directory holds no model that can be run, a memory does not hold its blocks, or the policy
         needs what the engine cannot do.
     """
     try:
@@ -58,6 +58,13 @@ def load_engine(
     if blocks < 2:
         need = 2 * runner.kv_bytes_per_token * block_size
         raise DoesNotFit(f"{kv_bytes} bytes of KV cache hold no two blocks of {block_size} tokens; give at least {need}")
+    host_blocks = swap_bytes // (runner.kv_bytes_per_token * block_size)
+    if "swap" in policy.requires and host_blocks < 1:
+        need = runner.kv_bytes_per_token * block_size
+        raise DoesNotFit(
+            f"policy {policy.name} swaps KV to host memory, and {swap_bytes} bytes of it hold no block; give at least {need} (--swap-space, in GiB), "
+            "or choose a policy without preemption=swap"
+        )
     if tokenizer is None and (folder / "tokenizer.json").exists():
         from tokenizers import Tokenizer as FileTokenizer
 
@@ -67,7 +74,7 @@ def load_engine(
     fit = runner.measure_prefill(blocks, block_size) if "pin" in policy.requires else (0.0, 0.0, 0.0)
     return Engine(
         runner, policy, blocks=blocks, block_size=block_size, max_len=max_model_len, clock=clock, tokenizer=tokenizer, log=log, seed=seed,
-        prefill_fit=fit, host_blocks=swap_bytes // (runner.kv_bytes_per_token * block_size),
+        prefill_fit=fit, host_blocks=host_blocks,
     )  # fmt: skip
 
 

@@ -102,7 +102,8 @@ class _EngineCollector(Collector):
         used = (stats.blocks - stats.free_blocks) / stats.blocks
         for name, about, value in (
             ("vllm:num_requests_running", "Requests held by the engine.", stats.n_running),
-            ("vllm:num_requests_waiting", "Requests in the queue.", stats.n_waiting),
+            ("vllm:num_requests_waiting", "Requests in the queue, other than swapped ones.", stats.n_waiting - stats.n_swapped),
+            ("vllm:num_requests_swapped", "Requests in the queue whose KV is in host memory.", stats.n_swapped),
             ("vllm:kv_cache_usage_perc", "Share of KV blocks in use (0-1).", used),
         ):
             gauge = GaugeMetricFamily(name, about, labels=("model_name",))
