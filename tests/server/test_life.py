@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
@@ -13,8 +14,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from rota.errors import InputError
+from rota.mechanisms.server import run
 from rota.mechanisms.server.front import Limits
-from rota.mechanisms.server.run import serve
 from tests.server.running import Live, wait_until
 from tests.server.scripted import MODEL, ScriptedRunner, expected, scripted_front
 
@@ -202,10 +203,66 @@ def test_stopping_reports_what_it_had_to_end(start: Start) -> None:
     assert stopped["aborted"] == [said[0]] and stopped["kv_blocks_held"] == 0
 
 
+def test_a_second_signal_does_not_wait(start: Start) -> None:
+    """Nor do more of them report a request twice."""
+    server = start(scripted_front(seconds=0.01))
+    with httpx.Client(base_url=server.address) as http, http.stream("POST", "/v1/completions", json={**BODY, "stream": True}) as answer:
+        lines = answer.iter_lines()
+        name = json.loads(next(lines).removeprefix("data: "))["id"]
+        began = time.monotonic()
+        for _ in range(3):
+            server.stop()
+        last = [line for line in lines if line][-2:]
+    server.join()
+    assert time.monotonic() - began < 3
+    assert "shutting down" in last[0] and last[1] == "data: [DONE]"
+    stopped = server.lines("stopped")[0]
+    assert stopped["aborted"] == [name] and stopped["kv_blocks_held"] == 0 and server.ended_well is True
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_client_that_takes_nothing_does_not_hold_the_server(start: Start, monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
+    """Its answer does not fit into what the network holds; whether a person or the engine's failure ends the server."""
+    monkeypatch.setattr(run, "GRACE", 0.3)
+    server = start(scripted_front(max_len=1 << 17, blocks=1 << 14))
+    host, port = server.address.removeprefix("http://").split(":")
+    body = json.dumps({"model": MODEL, "prompt": [1], "max_tokens": 1 << 16, "logprobs": 20, "stream": True}).encode()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect((host, int(port)))
+        client.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        wait_until(lambda: server.front.thread.stats.generated_tokens > 20_000, 60)
+        if fails:
+            runner(server).fault = RuntimeError("broken on purpose")
+        else:
+            server.stop()
+            server.stop()
+        server.join(10)
+    assert server.ended_well is not fails
+    assert fails or len(server.lines("stopped")[0]["aborted"]) == 1
+    assert server.lines()[0]["outcome"] == "aborted"
+
+
+def test_a_step_that_does_not_end_is_reported_and_left(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "GRACE", 0.3)
+    server = start(scripted_front(limits=Limits(shutdown_seconds=0.2)))
+    with httpx.Client(base_url=server.address, timeout=30) as http:
+        with http.stream("POST", "/v1/completions", json={**BODY, "stream": True}) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            runner(server).may_run.clear()
+            server.stop()
+            assert "shutting down" in [line for line in lines if line][-2]
+        server.join(10)
+    stopped = server.lines("stopped")[0]
+    assert server.ended_well is False and stopped["step_ended"] is False and len(stopped["aborted"]) == 1
+    runner(server).may_run.set()
+
+
 def test_an_address_that_cannot_be_used_is_said(start: Start) -> None:
     server = start(scripted_front())
     port = int(server.address.rpartition(":")[2])
     with pytest.raises(InputError, match=f"port {port}"):
-        serve(scripted_front(), port=port)
+        run.serve(scripted_front(), port=port)
     with pytest.raises(InputError, match="nowhere.invalid"):
-        serve(scripted_front(), host="nowhere.invalid", port=0)
+        run.serve(scripted_front(), host="nowhere.invalid", port=0)

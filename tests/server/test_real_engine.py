@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -180,6 +181,28 @@ def test_the_command_serves_survives_kill_and_ends_on_a_signal(folder: Path) -> 
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 0, errors
     assert json.loads(errors.splitlines()[-1])["event"] == "stopped"
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT]], ids=["once", "twice"])
+def test_a_signal_lets_requests_finish_and_a_second_one_ends_them(folder: Path, signals: list[signal.Signals]) -> None:
+    once = len(signals) == 1
+    process, address = start_command(folder, "--served-model-name", "mine")
+    body = {"model": "mine", "prompt": [9], "max_tokens": 100 if once else 500, "ignore_eos": True, "stream": True}
+    events = []
+    with httpx.stream("POST", f"{address}/v1/completions", json=body, headers={"Authorization": "Bearer k"}, timeout=60) as answer:
+        for line in answer.iter_lines():
+            events += [line.removeprefix("data: ")] if line else []
+            if len(events) == 1 and signals:
+                process.send_signal(signals.pop())
+                while signals:  # two signals at one moment would be one
+                    time.sleep(0.05)
+                    process.send_signal(signals.pop())
+    _, errors = process.communicate(timeout=30)
+    stopped = json.loads(errors.splitlines()[-1])
+    assert process.returncode == 0 and stopped["event"] == "stopped" and stopped["kv_blocks_held"] == 0, errors
+    name = json.loads(events[0])["id"]
+    assert events[-1] == "[DONE]" and stopped["aborted"] == ([] if once else [name])
+    assert len(events) == 101 if once else "shutting down" in events[-2]
 
 
 def test_bench_measures_the_real_thing(server: Live, capfd: pytest.CaptureFixture[str]) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -45,17 +44,12 @@ def make_app(front: Front, keys: Sequence[str] = ()) -> ASGIApp:
     Parameters
     ----------
     front : Front
+        Started.
     keys : sequence of str
         API keys; none lets everybody in.
     """
 
-    @asynccontextmanager
-    async def life(_: FastAPI) -> AsyncIterator[None]:
-        front.start()
-        yield
-        await front.stop()
-
-    app = FastAPI(title="Rota", version=API_VERSION, lifespan=life, docs_url=None, redoc_url=None)
+    app = FastAPI(title="Rota", version=API_VERSION, docs_url=None, redoc_url=None)
     _completions(app, front)
     _chat(app, front)
     _models(app, front)

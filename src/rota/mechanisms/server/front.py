@@ -91,13 +91,14 @@ class Front:
         self.thread = EngineThread(self.engine, self._observe, self._fail, self._prepare)
         self.metrics.watch(self.thread)
 
-    async def stop(self) -> None:
-        """Take the thread back."""
-        await self.thread.stop()
+    async def stop(self, seconds: float) -> bool:
+        """Take the thread back; whether that has ended, within so many seconds."""
+        return await self.thread.stop(seconds)
 
     def abort_all(self) -> None:
         """Running requests end with an error; the server does not wait for them any longer."""
         for job in list(self._jobs):
+            self.forget(job)  # another signal does not end it again
             self.aborted.append(job.name)
             job.abort(ApiError(503, "the server is shutting down", code="shutting_down"))
 

@@ -19,7 +19,7 @@ from rota.mechanisms.server.app import make_app
 from rota.mechanisms.server.front import Front
 from rota.mechanisms.server.logs import event, log_to
 
-#: Seconds for answers to be sent after running requests were ended.
+#: Seconds for answers to be sent after running requests were ended, and then for the engine's step to end.
 GRACE = 5.0
 #: Seconds between looks at connections while shutting down.
 GLANCE = 0.2
@@ -40,7 +40,7 @@ def serve(
     """Serve until a signal (SIGINT, SIGTERM) or the engine's failure; whether it ended well.
 
     The first signal lets running requests finish for `Limits.shutdown_seconds`, then ends them with an error; a second one
-    ends them at once.
+    ends them at once. Clients that do not take their answers, and a step that does not end, are waited for `GRACE` seconds each.
 
     Parameters
     ----------
@@ -71,8 +71,9 @@ def serve(
 async def _serve(
     front: Front, keys: Sequence[str], listener: socket.socket, address: str, ready: Callable[[Running], None] | None
 ) -> bool:
+    front.start()
     config = uvicorn.Config(
-        make_app(front, keys), log_config=None, access_log=False, server_header=False, lifespan="on", timeout_keep_alive=30
+        make_app(front, keys), log_config=None, access_log=False, server_header=False, lifespan="off", timeout_keep_alive=30
     )
     server = _Server(config, front)
     watch = asyncio.create_task(server.follow_engine())
@@ -82,12 +83,13 @@ async def _serve(
     finally:
         for task in (watch, tell):
             task.cancel()
+        ended = await front.stop(GRACE)
     stats = front.thread.stats
     event(
         "stopped", requests=stats.requests, finished=stats.finished, aborted=front.aborted, generated_tokens=stats.generated_tokens,
-        kv_blocks_held=stats.blocks - stats.free_blocks,
+        kv_blocks_held=stats.blocks - stats.free_blocks, step_ended=ended,
     )  # fmt: skip
-    return front.thread.failure is None
+    return ended and front.thread.failure is None
 
 
 def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
@@ -142,12 +144,21 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn does, and also close connections that were accepted at the last moment, or have become idle since."""
+        """As uvicorn does, and also close connections that were accepted at the last moment, or have become idle since.
+
+        In the end, answers that nobody takes are given up.
+        """
         closing = asyncio.create_task(self._close_idle())
         try:
             await super().shutdown(sockets)
         finally:
             closing.cancel()
+        stuck = list(self.server_state.tasks)
+        for task in stuck:
+            task.cancel()
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await asyncio.gather(*stuck, asyncio.sleep(0), return_exceptions=True)
 
     async def _close_idle(self) -> None:
         while True:
@@ -180,6 +191,7 @@ class _Server(uvicorn.Server):
         await self._front.failed.wait()
         self._front.draining = True
         self.should_exit = True
+        asyncio.get_running_loop().call_later(GRACE, self._force)
 
     async def tell_when_ready(self, address: str, ready: Callable[[Running], None] | None) -> None:
         """Say that requests are taken, once they are."""

@@ -128,14 +128,15 @@ class EngineThread:
             if ticket.sid >= 0:
                 self._order(lambda: self._cancel(ticket.sid))
 
-    async def stop(self) -> None:
-        """End the thread; what is still in the engine is cancelled first."""
+    async def stop(self, seconds: float) -> bool:
+        """End the thread; what is still in the engine is cancelled first. Whether it has ended within so many seconds: a step goes to its end."""
         for ticket in [*self.tickets.values(), *self._unaccepted]:
             self.cancel(ticket)
         with self._wake:
             self._stopping = True
             self._wake.notify()
-        await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._thread.join, seconds)
+        return not self._thread.is_alive()
 
     def _order(self, order: _Order) -> None:
         with self._wake:
@@ -229,7 +230,7 @@ class EngineThread:
         self.failure = error
         stopped = EngineStopped(f"the engine has stopped: {error}")
         for ticket in self.tickets.values():
-            ticket.ended = True
+            ticket.ended = ticket.cancelled = True
             ticket.events.put_nowait((ticket.index, stopped))
         for ticket in self._unaccepted:
             ticket.ended = True
