@@ -138,7 +138,7 @@ def bench(
         raise KeyboardInterrupt
     problems = [row for row in kept.rows.values() if row.error]
     if len(problems) == len(kept.rows):
-        hint = "" if text or chat else " (--text if it takes no token ids, --stop-early if it does not know ignore_eos)"
+        hint = "" if text or chat else " (--text if it takes no token ids, --vocab if it has fewer, --stop-early if it does not know ignore_eos)"
         raise InputError(f"{url}: no request was answered; the first error: {problems[0].error}; mend the request{hint} or the server")
     conditions = {"url": url, "model": served.model, "seed": setup.seed, "source": "measured", "complete": complete, "replicas": 1}
     found = measured(work, kept, "measured", f"{served.model} at {url}", conditions)
