@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import openai
 import pytest
 
+from rota.mechanisms.server.chat import ChatTemplate
 from tests.server.running import Live
 from tests.server.scripted import MODEL, expected, scripted_front
 
@@ -55,18 +56,31 @@ def test_chat_uses_the_template_and_streams_deltas(start: Start) -> None:
     assert pieces[-1].choices[0].finish_reason == "length"
 
 
-def test_tools_reach_the_template(start: Start) -> None:
-    server = start(scripted_front())
+def test_tools_reach_the_template_and_calls_come_back_as_text(start: Start) -> None:
+    """The answer is that of the very text which the template makes of tools, earlier calls and their results."""
+    front = scripted_front()
+    front.template = ChatTemplate(
+        "{% for t in tools or [] %}T{{ t | tojson }}{% endfor %}{% for m in messages %}[{{ m.role }}:{{ m.content }}"
+        "{% for c in m.tool_calls or [] %}C{{ c.function.name }}({{ c.function.arguments.at }}){% endfor %}{{ m.tool_call_id }}]{% endfor %}", {},
+    )  # fmt: skip
+    server = start(front)
     tools = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
+    call = {"id": "1", "type": "function", "function": {"name": "look", "arguments": '{"at": 5}'}}
     messages = [
-        {"role": "user", "content": "?"},
-        {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function", "function": {"name": "look", "arguments": "{}"}}]},
+        {"role": "user", "content": "?"}, {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "1", "content": "nothing"},
     ]  # fmt: skip
+    said = "[user:?][assistant:Clook(5)][tool:nothing1]"
+    given = 'T{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}'
     ask = server.client().chat.completions.create
-    with_tools = ask(model=MODEL, messages=messages, tools=tools, max_tokens=4)  # type: ignore[call-overload]
-    without = ask(model=MODEL, messages=messages, tools=tools, tool_choice="none", max_tokens=4)  # type: ignore[call-overload]
-    assert with_tools.usage.prompt_tokens > without.usage.prompt_tokens
+    for choice, text in (("auto", given + said), ("none", said)):
+        found = ask(model=MODEL, messages=messages, tools=tools, tool_choice=choice, max_tokens=9)  # type: ignore[call-overload]
+        prompt = server.front.tokenizer.encode(text, add_special_tokens=False).ids
+        assert found.usage.prompt_tokens == len(prompt)
+        answer = found.choices[0]
+        assert (answer.message.content, answer.message.tool_calls) == (expected(server.front, prompt, 9), None)
+        pieces = list(ask(model=MODEL, messages=messages, tools=tools, tool_choice=choice, max_tokens=9, stream=True))  # type: ignore[call-overload]
+        assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == answer.message.content
 
 
 def test_stop_text_ends_the_answer_before_it(start: Start) -> None:

@@ -211,6 +211,30 @@ def test_bench_measures_the_real_thing(server: Live, capfd: pytest.CaptureFixtur
     assert figures["finished"] == 30 and 0 < figures["tbt_p50"] < figures["e2e_p50"]
 
 
+def test_a_served_log_predicts_the_next_server(folder: Path, server: Live, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """`rota serve --step-log`, `rota calibrate --from-log`, and `rota bench --compare-sim` against another server of the model."""
+    log, costs, policy = tmp_path / "steps.jsonl", tmp_path / "costs.json", "sarathi:max_num_batched_tokens=64,max_num_seqs=32"
+    process, address = start_command(folder, "--policy", policy, "--step-log", str(log))
+    trace = "poisson:rate=60,prompt=4..60,output=2..12,n=100"
+    assert rota(["bench", trace, "--url", address, "--api-key", "k", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["figures"]["finished"] == 100
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, errors
+    steps = [json.loads(line) for line in log.read_text().splitlines()]
+    assert sum(entry[0] == "ended" for entry in steps) == 100
+    assert sum(entry[0] == "arrived" for entry in steps) == 100
+    assert rota(["calibrate", str(folder), "--from-log", str(log), "-o", str(costs), "--kv-cache-memory", "0.01", "--json"]) == 0
+    told = json.loads(capfd.readouterr().out)
+    assert told["conditions"]["logs"] == [str(log)] and told["checks"][-1]["kind"] == "all" and 0 < told["checks"][-1]["error"] < 2
+    assert rota(["bench", trace, "--url", server.address, "--compare-sim", str(costs), "--policy", policy, "--json"]) == 0
+    cells = {cell["metric"]: cell for cell in json.loads(capfd.readouterr().out)["comparison"]}
+    assert {f"{figure}_{statistic}" for figure in ("ttft", "tbt", "e2e") for statistic in ("p50", "p90", "p99")} < set(cells)
+    throughput = cells["output_throughput"]
+    assert 0.5 < throughput["predicted"] / throughput["measured"] < 2  # arrivals decide it
+    assert all(cell["error"] == pytest.approx(cell["predicted"] / cell["measured"] - 1) for cell in cells.values())
+
+
 @pytest.mark.slow
 def test_two_thousand_requests_leave_nothing_behind(server: Live) -> None:
     """Whole, streamed and broken off, from fifty clients."""
