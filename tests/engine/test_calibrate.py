@@ -17,6 +17,7 @@ from rota.mechanisms.engine.calibrate import busy_clock, measure, split
 from rota.mechanisms.engine.drive import Drive, check_lengths
 from rota.mechanisms.engine.log import LogFile, read_log
 from rota.mechanisms.engine.step_times import samples_of
+from rota.mechanisms.engine.sweep import Sweep
 from rota.mechanisms.simulator import simulate
 from rota.policies.registry import parse_policy
 from rota.studies.fidelity import Pair, cells, ranking
@@ -175,20 +176,31 @@ def test_a_stopped_measurement_goes_on_where_it_was(tmp_path, monkeypatch, stop)
     with pytest.raises(KeyboardInterrupt):
         calibrated(runner, monkeypatch, path)
     path.write_text(path.read_text() + '[[[1, 2')  # and it was killed in the middle of a line
-    rest = Scripted()
-    again = calibrated(rest, monkeypatch, path)
+    with SampleFile(path, {"what": "test"}) as kept:
+        done, sized = kept.count, "most_tokens" in kept.notes
+    measured = []
+    original = Sweep.measure
+    monkeypatch.setattr(Sweep, "measure", lambda self, step: measured.append(step) or original(self, step))
+    monkeypatch.setattr(Sweep, "affordable", lambda self, seconds: 256)  # (found anew only by who was stopped before it was known)
+    again = calibrated(Scripted(), monkeypatch, path)
+    assert measured == prepared_first(measurements()[done:]) and sized == (stop > 3)
     assert again.count == whole.count
     assert [s[:5] for s in again.fitted] == [s[:5] for s in whole.fitted]
     assert [s.seconds for s in again.held_out] == pytest.approx([s.seconds for s in whole.held_out])
-    assert rest.runs <= calibrated_runs(monkeypatch) - stop // 3  # shapes are prepared anew, and nothing that was kept is measured again
     with SampleFile(path, {"what": "test"}) as kept:
         assert repr(kept.fitted) == repr(again.fitted) and kept.notes == again.notes  # by text: no NaN equals another
 
 
-def calibrated_runs(monkeypatch):
-    runner = Scripted()
-    calibrated(runner, monkeypatch)
-    return runner.runs
+def measurements(rounds=3):
+    """The steps of a whole calibration, in their order."""
+    sweep = Sweep(Scripted(), blocks=600, block_size=16, max_len=512, clock=lambda: 0.0, most_tokens=256, most_seqs=64)
+    return [step for number in range(rounds) for _, step in sweep.round(number)]
+
+
+def prepared_first(steps):
+    """Each step, and when it first occurs once more before."""
+    seen = set()
+    return [step for one in steps for step in ([one] if one in seen or seen.add(one) else [one, one])]
 
 
 def test_measurements_of_something_else_are_not_mixed_in(tmp_path):
