@@ -25,6 +25,7 @@ class Live:
         self.front = front
         self.log = io.StringIO()
         self.ended_well: bool | None = None
+        self.clients: list[OpenAI] = []
         started: Queue[Running | BaseException] = Queue()
 
         def run() -> None:
@@ -41,7 +42,9 @@ class Live:
         self.address, self.stop = running
 
     def client(self, key: str = "none", **options: Any) -> OpenAI:
-        return OpenAI(base_url=f"{self.address}/v1", api_key=key, max_retries=0, timeout=60, **options)
+        """An official client, which is closed with the server."""
+        self.clients.append(OpenAI(base_url=f"{self.address}/v1", api_key=key, max_retries=0, timeout=60, **options))
+        return self.clients[-1]
 
     def held_blocks(self) -> int:
         stats = self.front.thread.stats
@@ -77,4 +80,6 @@ def live(front: Front, keys: Sequence[str] = ()) -> Iterator[Live]:
     finally:
         server.stop()
         server.join()
+        for client in server.clients:
+            client.close()
     assert server.ended_well is False or server.held_blocks() == 0

@@ -164,13 +164,12 @@ def start_command(folder: Path, *options: str) -> tuple[subprocess.Popen[str], s
 
 def test_the_command_serves_survives_kill_and_ends_on_a_signal(folder: Path) -> None:
     process, address = start_command(folder, "--policy", "vllm-v1", "--served-model-name", "mine")
-    stream = OpenAI(base_url=f"{address}/v1", api_key="k", max_retries=0).completions.create(
-        model="mine", prompt="a", max_tokens=400, stream=True, extra_body={"ignore_eos": True}
-    )
-    next(iter(stream))
-    process.kill()
-    with pytest.raises(openai.APIConnectionError):
-        list(stream)
+    with OpenAI(base_url=f"{address}/v1", api_key="k", max_retries=0) as client:
+        stream = client.completions.create(model="mine", prompt="a", max_tokens=400, stream=True, extra_body={"ignore_eos": True})
+        next(iter(stream))
+        process.kill()
+        with pytest.raises(openai.APIConnectionError):
+            list(stream)
     process.communicate()
     port = address.rpartition(":")[2]
     process, again = start_command(folder, "--port", port)
