@@ -56,6 +56,8 @@ class TokenText:
         return text
 
     def _release(self, new: str) -> tuple[str, bool]:
+        if not self._stop:
+            return new, False
         text = self._held + new
         found = [at for at in (text.find(stop) for stop in self._stop) if at >= 0]
         if found:
