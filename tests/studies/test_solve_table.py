@@ -100,7 +100,7 @@ def test_a_killed_run_goes_on_where_it_stopped(folder: Path, tmp_path: Path) -> 
     with pytest.raises(InputError, match="was made with other settings"):
         Log.open(path, {"time_limit": 20})
     (tmp_path / "other.jsonl").write_text("hello\n")
-    with pytest.raises(InputError, match="is not a table"):
+    with pytest.raises(InputError, match="is not a log"):
         Log.open(tmp_path / "other.jsonl", {})
 
 

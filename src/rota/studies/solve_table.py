@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,10 +30,14 @@ class Row:
         found something.
     value, bound : int or None
         Of the objective's first stage.
+    wall_s, cpu_s : float
+        Seconds on the clock, and of this process on all cores. What is far below the cores there were was disturbed.
     lb, ub : int or None
         What is published.
     note : str
         Why, where there is no value; or what is wrong.
+    seed : int
+        The budget's.
     """
 
     instance: str
@@ -44,6 +49,8 @@ class Row:
     lb: int | None = None
     ub: int | None = None
     note: str = ""
+    cpu_s: float = 0.0
+    seed: int = 0
 
 
 def cases(path: str | Path, sample: int | None = None, seed: int = 0) -> list[str]:
@@ -97,7 +104,7 @@ class Log:
         rows = []
         if lines:
             if not lines[0].startswith('{"settings"'):
-                raise InputError(f"{file}:1: is not a table of rota solve --rules; choose another file")
+                raise InputError(f"{file}:1: is not a log of solvers over instances; choose another file")
             if lines[0] != head:
                 raise InputError(f"{file}: was made with other settings ({lines[0][13:-1]}); use these, or choose another file")
             rows = [Row(**json.loads(line)) for line in lines[1:]]
@@ -116,14 +123,14 @@ def run_table(
     instances: Sequence[str], solvers: Sequence[Solver], load: Callable[[str], Problem], budget: Budget, log: Log,
     bounds: Mapping[str, Bounds] | None = None, progress: Callable[[int, int], None] | None = None,
 ) -> list[Row]:  # fmt: skip
-    """All solvers on all instances; rows that the log has already are not made again.
+    """All solvers on all instances, taking turns; rows that the log has already for the budget's seed are not made again.
 
     Raises
     ------
     KeyboardInterrupt
         On Ctrl-C, with all finished rows in the log.
     """
-    done = {(row.instance, row.solver) for row in log.rows}
+    done = {(row.instance, row.solver) for row in log.rows if row.seed == budget.seed}
     total, count = len(instances) * len(solvers), 0
     for instance in instances:
         todo = [solver for solver in solvers if (instance, solver.name) not in done]
@@ -145,28 +152,28 @@ def _rows(
         problem = load(instance)
     except RotaError as error:
         for solver in solvers:
-            yield Row(instance, solver.name, "unreadable", note=str(error))
+            yield Row(instance, solver.name, "unreadable", note=str(error), seed=budget.seed)
         return
     known = bounds.get(problem.name, Bounds(None, None, "unknown"))
     for solver in solvers:
+        began = time.process_time()
         try:
             solved = solve(problem, solver, budget)
         except UnsupportedPolicy as refusal:
-            yield Row(instance, solver.name, "refused", lb=known.lb, ub=known.ub, note=str(refusal))
+            yield Row(instance, solver.name, "refused", lb=known.lb, ub=known.ub, note=str(refusal), seed=budget.seed)
             continue
         if solved.outcome.interrupted:
             raise KeyboardInterrupt
-        yield _row(instance, solver.name, solved, known)
+        yield _row(instance, solver.name, solved, known, time.process_time() - began, budget.seed)
 
 
-def _row(instance: str, solver: str, solved: Solved, known: Bounds) -> Row:
+def _row(instance: str, solver: str, solved: Solved, known: Bounds, cpu_s: float, seed: int) -> Row:
     outcome = solved.outcome
     value = outcome.objective[0] if outcome.objective else None
     bound = outcome.bound[0] if outcome.bound else None
     note = _contradiction(solved, value, known)
-    return Row(
-        instance, solver, "wrong" if note else outcome.status, value, bound, round(solved.wall_s, 3), known.lb, known.ub, note
-    )
+    status = "wrong" if note else outcome.status
+    return Row(instance, solver, status, value, bound, round(solved.wall_s, 3), known.lb, known.ub, note, round(cpu_s, 3), seed)
 
 
 def _contradiction(solved: Solved, value: int | None, known: Bounds) -> str:
