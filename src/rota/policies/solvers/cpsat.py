@@ -44,12 +44,27 @@ class CpSat:
     ) -> Outcome:
         """The best schedule within the budget, the hint included; on Ctrl-C, the best so far."""
         require(self, problem)
-        try:
-            release = version("ortools")
-        except PackageNotFoundError:
-            raise UnsupportedPolicy("cp-sat needs OR-Tools; install it with: pip install 'rota[solve]'") from None
-        search = _Search(problem, budget, on_progress, f"{self.name} (OR-Tools {release})")
+        search = _Search(problem, budget, on_progress, f"{self.name} (OR-Tools {ortools_version(self.name)})")
         return search.run(hint)
+
+
+def ortools_version(solver: str) -> str:
+    """Which OR-Tools there is.
+
+    Raises
+    ------
+    UnsupportedPolicy
+        If there is none; says how to get it.
+    """
+    try:
+        return version("ortools")
+    except PackageNotFoundError:
+        raise UnsupportedPolicy(f"{solver} needs OR-Tools; install it with: pip install 'rota[solve]'") from None
+
+
+def whole_bound(bound: float) -> int | None:
+    """A bound as the library reports it; values are whole numbers, and so are their bounds. At first it may be minus infinity."""
+    return math.ceil(bound - 1e-6) if abs(bound) < 1e15 else None
 
 
 @dataclass(slots=True)
@@ -181,12 +196,11 @@ class _Search:
             self._tell(schedule)
 
     def raise_bound(self, bound: float) -> None:
-        """A bound as the library reports it; values are whole numbers, and so are their bounds. At first it may be minus infinity."""
-        if abs(bound) < 1e15:
-            whole = math.ceil(bound - 1e-6)
-            if self.bound is None or whole > self.bound:
-                self.bound = whole
-                self._tell(None)
+        """A bound as the library reports it."""
+        whole = whole_bound(bound)
+        if whole is not None and (self.bound is None or whole > self.bound):
+            self.bound = whole
+            self._tell(None)
 
     def _tell(self, schedule: Schedule | None) -> None:
         value = self.values[self.stage] if self.values else None
@@ -214,13 +228,7 @@ def _watch(search: _Search, model: Model, solver: Any) -> Any:
             self._safely(lambda: search.raise_bound(bound))
 
         def _solution(self) -> None:
-            tasks = search.problem.tasks
-            start = {task.id: int(self.value(model.start[i])) for i, task in enumerate(tasks)}
-            mode = {
-                task.id: next(m for m, lit in enumerate(model.lits[i]) if self.boolean_value(lit)) for i, task in enumerate(tasks)
-            }
-            ends = {task.id: int(self.value(model.end[i])) for i, task in enumerate(tasks) if task.allow_breaks}
-            search.offer(Schedule(start, mode, ends or None))
+            search.offer(model.schedule(self))
 
         def _safely(self, call: Any) -> None:
             try:

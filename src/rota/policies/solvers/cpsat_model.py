@@ -259,6 +259,14 @@ class Model:
                 for m, lit in enumerate(self.lits[i]):
                     self.cp.add_hint(lit, m == schedule.mode.get(task.id, 0))
 
+    def schedule(self, found: Any) -> Schedule:
+        """A solution of the library, which a solver and a callback give alike."""
+        tasks = self.problem.tasks
+        start = {task.id: int(found.value(self.start[i])) for i, task in enumerate(tasks)}
+        mode = {task.id: next(m for m, lit in enumerate(self.lits[i]) if found.boolean_value(lit)) for i, task in enumerate(tasks)}
+        ends = {task.id: int(found.value(self.end[i])) for i, task in enumerate(tasks) if task.allow_breaks}
+        return Schedule(start, mode, ends or None)
+
 
 def _steps(resource: Resource, horizon: int) -> list[tuple[int, int, int]]:
     """The calendar as (from, to, units), as far as the horizon."""

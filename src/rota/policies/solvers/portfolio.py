@@ -15,6 +15,7 @@ from rota.errors import UnsupportedPolicy
 from rota.policies.solvers.blocking_shop import BlockingSearch
 from rota.policies.solvers.cpsat import CpSat
 from rota.policies.solvers.job_shop import TabuSearch
+from rota.policies.solvers.lns import NeighbourhoodSearch
 from rota.policies.solvers.project_solvers import Heft, ProjectSampling
 from rota.policies.solvers.single_machine import Decomposition
 
@@ -68,7 +69,7 @@ class _Relay:
 
     def run(self, line: tuple[tuple[Solver, float], ...], hint: Schedule | None, name: str) -> Outcome:
         if find_spec("ortools") is None:
-            line = tuple((solver, share) for solver, share in line if not isinstance(solver, CpSat)) or line
+            line = tuple((solver, share) for solver, share in line if not isinstance(solver, CpSat | NeighbourhoodSearch)) or line
         for solver, _ in line:
             require(solver, self.problem)
             if hasattr(solver, "prepare"):

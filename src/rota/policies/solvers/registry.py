@@ -13,6 +13,7 @@ from rota.policies.solvers.blocking_shop import BlockingSearch
 from rota.policies.solvers.cpsat import CpSat
 from rota.policies.solvers.insertion import Insertion
 from rota.policies.solvers.job_shop import DispatchRule, TabuSearch
+from rota.policies.solvers.lns import NeighbourhoodSearch
 from rota.policies.solvers.portfolio import Portfolio
 from rota.policies.solvers.project import PROJECT_RULES
 from rota.policies.solvers.project_solvers import Heft, PriorityRule, ProjectSampling
@@ -20,7 +21,7 @@ from rota.policies.solvers.serial import Serial
 from rota.policies.solvers.single_machine import SEQUENCES, Decomposition, SequenceRule
 
 _SOLVERS: dict[str, Callable[[], Solver]] = {
-    "portfolio": Portfolio, "cp-sat": CpSat, "serial": Serial, "insertion": Insertion, "tabu": TabuSearch,
+    "portfolio": Portfolio, "cp-sat": CpSat, "lns": NeighbourhoodSearch, "serial": Serial, "insertion": Insertion, "tabu": TabuSearch,
     "iterated-greedy": BlockingSearch, "sampling": ProjectSampling, "heft": Heft, "decomposition": Decomposition,
 }  # fmt: skip
 for _rule in PRIORITIES:
