@@ -219,7 +219,7 @@ CLASSIC = texts.classic(JOBS, 3)
         ("2 2\n0 3 1 4\n1 3 0 -4\n", r":3: duration -4 is negative"),
         ("2 2\n0 3 1 x\n1 3 0 4\n", r":2: 'x' is not a number"),
         (texts.taillard(JOBS, 3).rsplit("\n", 2)[0] + "\n", r"the file ends in row 4 of 4 of the machines, after 0 of 3 numbers; is it cut off\?"),
-        (texts.taillard(JOBS, 3).partition("\nMachines")[0], r"three headings .* found 2; is it cut off\?"),
+        (texts.taillard(JOBS, 3).partition("\nMachines")[0], r":7: a Taillard file has three headings .* found 2; is it cut off\?"),
         (texts.taillard(JOBS, 3) * 2, r":13: a second instance begins here"),
         (texts.psplib([[1], []], [[(1, [1])], [(2, [1])]], [2], "R").partition("RESOURCEAV")[0], "there is no section AVAILABILITIES"),
         (texts.psplib([[4], []], [[(1, [1])], [(2, [1])]], [2], "R"), r":14: activity 5 does not exist; there are 1 to 2"),
@@ -227,7 +227,16 @@ CLASSIC = texts.classic(JOBS, 3)
         (texts.progen_max([0, 3, 0], [[0], [1], [0]], [2], [(0, 1, 0)]).rsplit("\n", 3)[0], r"expected 8 lines for 1 activities .*, found 6"),
         ("job,duration\na,5\nb,\n", r":3: the duration is missing"),
         ("job,duration\na,5\nb,-1\n", r":3: duration -1 is negative"),
-        ("job,duration\na,5\na,1\n", r"task a is defined 2 times"),
+        ("job,duration\na,5\na,1\n", r":3: job a is defined in line 2 too"),
+        ("job,duration\n", r":1: there is no job below the header; is the file cut off\?"),
+        ("job,duration,weight\na,5,1\nb,1,-2\n", r":3: weight -2 is negative"),
+        ("2 2\n0 3 1 4\n0 1000000000001 1 4\n", r":3: 1000000000001 is too large"),
+        (texts.open_shop([[3, 4], [3, -4]]), r":3: duration -4 is negative"),
+        (texts.psplib([[1], []], [[(1, [1])], [(-2, [1])]], [2], "R"), r":21: duration -2 is negative"),
+        (texts.psplib([[1], []], [[(1, [1])], [(2, [-1])]], [2], "R"), r":21: demand -1 is negative"),
+        (texts.psplib([[1], []], [[(1, [1])], [(2, [1])]], [-2], "R"), r":25: capacity -2 is negative"),
+        (texts.psplib([[1], []], [[(1, [1])], [(2, [1])]], [2], "R").replace("  2   1   0 ", "  2   2   0 "), r":15: activity 2 has no row"),
+        (texts.progen_max([0, -3, 0], [[0], [1], [0]], [2], [(0, 1, 0)]), r":6: duration -3 is negative"),
         ('{"tasks": [', r":1: is not JSON"),
         ('{"tasks": [{"id": "a", "duration": 1, "colour": 2}]}', r"tasks\[0\]: a task has no 'colour'; it may have id, modes"),
         ('{"tasks": [{"id": "a", "uses": []}]}', r"tasks\[0\]: duration is missing"),
@@ -239,6 +248,26 @@ def test_bad_files_say_where_and_what(tmp_path: Path, text: str, message: str) -
         load_problem(saved(tmp_path, text))
     assert "instance.txt" in str(caught.value) or "instance" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_sets_and_bounds_say_which_line(tmp_path: Path) -> None:
+    good = '{"name": "a", "p": [1], "d": [1]}\n'
+    for second, message in (
+        ('{"name": "b", "p": [1', r":2: is not JSON .* is the file cut off\?"),
+        ('{"name": "b", "p": [-1], "d": [1]}', r":2: b: the duration of task 0 is -1"),
+        ('{"name": "b", "p": [1, 2], "d": [1]}', r":2: is not an instance of a known kind"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load_problem(f"{saved(tmp_path, good + second)}#b")
+    with pytest.raises(InputError, match=r"instance\.txt:2: is not JSON"):
+        instance_names(saved(tmp_path, good + "{"))
+    for table, message in (
+        ("name,lb,ub\na,1,2\n", ":1: a table of bounds needs the columns name and status; status is missing"),
+        ("name,lb,ub,status\na,1,2,open\nb,1", ":3: the row ends before its status; is the file cut off"),
+        ("name,lb,ub,status\na,1,two,open\n", ":2: 'two' is not a number"),
+    ):
+        with pytest.raises(InputError, match=message):
+            read_bounds(saved(tmp_path, table))
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -50,6 +51,10 @@ JUNK = (
 )
 
 
+#: What is not wrong in one line; anything else names its line.
+WHOLE = ("the file is empty", "is one instance", "holds 125 instances", "no resource can hold", "cyclic", "contradict")
+
+
 def damaged(rng: random.Random, text: str) -> str:
     """One to three edits."""
     for _ in range(rng.randint(1, 3)):
@@ -85,6 +90,9 @@ def test_nothing_but_a_problem_or_one_line(format: str, tmp_path: Path) -> None:
         where = f"{path}#{rng.choice(['1', 'a', 'b'])}" if format in ("wt", "jsonl") else path
         refusal = _refusal(where, format if rng.random() < 0.3 else None)
         assert "\n" not in refusal
+        assert not refusal or refusal.startswith(f"{path}:")
+        if format not in ("json", "jsonl") and not any(whole in refusal for whole in WHOLE):
+            assert not refusal or re.match(rf"{path}:\d+: ", refusal)
         seen[not refusal] += 1
     assert seen[False] > 50
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from rota.errors import InputError
+from rota.workload.shop.validate import LARGEST
 
 
 class Line(NamedTuple):
@@ -25,7 +26,7 @@ def whole(word: str, where: str, line: int) -> int:
         Names file and line.
     """
     try:
-        return int(word)
+        found = int(word)
     except ValueError:
         try:
             value = float(word)
@@ -35,7 +36,23 @@ def whole(word: str, where: str, line: int) -> int:
             raise InputError(f"{where}:{line}: {word!r} is not a number") from None
         if value != int(value):
             raise InputError(f"{where}:{line}: {word} is not a whole number; scale all times by the same factor first") from None
-        return int(value)
+        found = int(value)
+    if abs(found) > LARGEST:
+        raise InputError(f"{where}:{line}: {word} is too large; numbers go up to {LARGEST}, so choose a coarser unit")
+    return found
+
+
+def natural(value: int, what: str, where: str, line: int) -> int:
+    """The number, if it is not negative.
+
+    Raises
+    ------
+    InputError
+        Names file and line.
+    """
+    if value < 0:
+        raise InputError(f"{where}:{line}: {what} {value} is negative")
+    return value
 
 
 def number_lines(lines: Sequence[tuple[int, str]], where: str) -> Iterator[Line]:
@@ -62,7 +79,7 @@ def matrix(lines: Sequence[Line], rows: int, columns: int, what: str, where: str
     Raises
     ------
     InputError
-        If numbers are missing (the file is cut off) or left over.
+        If numbers are missing (the file is cut off), left over or negative.
     """
     flat = [(value, line.number) for line in lines for value in line.values]
     need = rows * columns
@@ -73,4 +90,5 @@ def matrix(lines: Sequence[Line], rows: int, columns: int, what: str, where: str
         )
     if len(flat) > need:
         raise InputError(f"{where}:{flat[need][1]}: there are more numbers than {rows} rows of {columns} for the {what}")
-    return [[value for value, _ in flat[i * columns : (i + 1) * columns]] for i in range(rows)]
+    checked = [natural(value, what.removesuffix("s"), where, line) for value, line in flat]
+    return [checked[i * columns : (i + 1) * columns] for i in range(rows)]

@@ -50,6 +50,16 @@ def load_problem(
     file, which = _split(path)
     text = _text(file)
     where = str(file)
+    try:
+        return _read(file, text, which, format, blocking, objective)
+    except InputError as error:
+        # what a problem says of its own parts begins with its name, which need not be the file's
+        said = str(error)
+        raise type(error)(said if said.startswith(where) else f"{where}: {said.removeprefix(f'{file.stem}: ')}") from None
+
+
+def _read(file: Path, text: str, which: str | None, format: str | None, blocking: str, objective: Objective | None) -> Problem:
+    where = str(file)
     if not text.strip():
         raise InputError(f"{where}: the file is empty")
     name = f"{file.stem}#{which}" if which else file.stem

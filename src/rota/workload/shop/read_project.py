@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rota.errors import InputError
 from rota.workload.shop.build import project
-from rota.workload.shop.lines import Line, number_lines, numbered, whole
+from rota.workload.shop.lines import Line, natural, number_lines, numbered, whole
 from rota.workload.shop.problem import Objective, Problem
 
 
@@ -31,8 +31,9 @@ def read_psplib(text: str, where: str, *, objective: Objective | None, name: str
             raise InputError(f"{where}:{line.number}: expected {line.values[2]} successors, found {len(successors)}")
         follows += [(i, _activity(value - 1, len(activities), where, line.number, 1)) for value in successors]
     order = [k for k, kind in enumerate(kinds) if kind == "R"] + [k for k, kind in enumerate(kinds) if kind == "N"]
-    renewable = [units[0].values[k] for k in order if kinds[k] == "R"]
-    consumable = [units[0].values[k] for k in order if kinds[k] == "N"]
+    capacity = [natural(value, "capacity", where, units[0].number) for value in units[0].values]
+    renewable = [capacity[k] for k in order if kinds[k] == "R"]
+    consumable = [capacity[k] for k in order if kinds[k] == "N"]
     sorted_modes = [[(duration, [demand[k] for k in order]) for duration, demand in ways] for ways in modes]
     return project(sorted_modes, renewable, consumable, follows, objective=objective, name=name)
 
@@ -60,7 +61,8 @@ def _modes(activities: Sequence[Line], rows: Sequence[Line], resources: int, whe
         for _ in range(line.values[1] if len(line.values) > 1 else 0):
             if at == len(rows):
                 raise InputError(
-                    f"{where}: activity {line.values[0]} of line {line.number} has no row under REQUESTS/DURATIONS; is it cut off?"
+                    f"{where}:{line.number}: activity {line.values[0]} has no row under REQUESTS/DURATIONS for one of its modes; "
+                    "is the file cut off?"
                 )
             values = rows[at].values
             # rows of further modes leave out the number of the activity, so count from the right
@@ -68,12 +70,16 @@ def _modes(activities: Sequence[Line], rows: Sequence[Line], resources: int, whe
                 raise InputError(
                     f"{where}:{rows[at].number}: {len(values)} numbers; expected mode, duration and {resources} demands"
                 )
-            ways.append((values[-resources - 1], values[-resources:]))
+            ways.append(_mode(values[-resources - 1], values[len(values) - resources :], where, rows[at].number))
             at += 1
         modes.append(ways)
     if at < len(rows):
         raise InputError(f"{where}:{rows[at].number}: there are more modes than PRECEDENCE RELATIONS names")
     return modes
+
+
+def _mode(duration: int, demands: Sequence[int], where: str, line: int) -> tuple[int, list[int]]:
+    return natural(duration, "duration", where, line), [natural(value, "demand", where, line) for value in demands]
 
 
 def _activity(index: int, count: int, where: str, line: int, first: int) -> int:
@@ -113,9 +119,9 @@ def read_progen_max(text: str, where: str, *, objective: Objective | None, name:
             raise InputError(
                 f"{where}:{number}: {len(values)} numbers; expected activity, mode, duration and {resources} demands"
             )
-        modes.append([(values[2], values[3:])])
+        modes.append([_mode(values[2], values[3:], where, number)])
     number, words = lines[1 + 2 * count]
-    capacity = [whole(word, where, number) for word in words]
+    capacity = [natural(whole(word, where, number), "capacity", where, number) for word in words]
     if len(capacity) < resources:
         raise InputError(f"{where}:{number}: {len(capacity)} capacities; expected {resources}")
     return project(modes, capacity[:resources], [], (), lags, first=0, objective=objective, name=name)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from rota.errors import InputError
 from rota.workload.shop.build import Operation, flexible_job_shop, job_shop, open_shop
-from rota.workload.shop.lines import Line, matrix, number_lines, numbered
+from rota.workload.shop.lines import Line, matrix, natural, number_lines, numbered
 from rota.workload.shop.problem import Objective, Problem
 
 #: Lines of words that may stand before the numbers.
@@ -116,8 +116,7 @@ def _flexible(row: Line, machines: int, where: str) -> list[Operation]:
 def _check(machine: int, duration: int, machines: int, where: str, line: int, first: int = 0) -> None:
     if not 0 <= machine < machines:
         raise InputError(f"{where}:{line}: machine {machine + first} does not exist; there are {first} to {machines - 1 + first}")
-    if duration < 0:
-        raise InputError(f"{where}:{line}: duration {duration} is negative")
+    natural(duration, "duration", where, line)
 
 
 def read_taillard(
@@ -128,7 +127,7 @@ def read_taillard(
     heads = [i for i, (_, line) in enumerate(lines) if line.split() and line.split()[0][0].isalpha()]
     if len(heads) < 3:
         raise InputError(
-            f"{where}: a Taillard file has three headings (sizes, times, machines); found {len(heads)}; is it cut off?"
+            f"{where}:{len(lines)}: a Taillard file has three headings (sizes, times, machines); found {len(heads)}; is it cut off?"
         )
     if len(heads) > 3:
         raise InputError(f"{where}:{lines[heads[3]][0]}: a second instance begins here; put each into a file of its own")

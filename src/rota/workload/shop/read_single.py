@@ -7,7 +7,7 @@ import io
 
 from rota.errors import InputError
 from rota.workload.shop.build import due_jobs, single_machine
-from rota.workload.shop.lines import number_lines, numbered, whole
+from rota.workload.shop.lines import natural, number_lines, numbered, whole
 from rota.workload.shop.problem import Job, Objective, Problem
 
 #: Accepted names of columns.
@@ -39,6 +39,7 @@ def read_csv(text: str, where: str, *, objective: Objective | None, name: str) -
         raise InputError(f"{where}:1: a table of jobs needs a header with duration, and may have {wanted}")
     jobs: list[Job] = []
     durations: list[int] = []
+    lines: dict[str, int] = {}
     for line, row in enumerate(rows[1:], 2):
         if not any(cell.strip() for cell in row):
             continue
@@ -46,10 +47,14 @@ def read_csv(text: str, where: str, *, objective: Objective | None, name: str) -
         if not cell["duration"]:
             raise InputError(f"{where}:{line}: the duration is missing")
         number = {what: whole(value, where, line) for what, value in cell.items() if what != "job" and value}
-        if number["duration"] < 0:
-            raise InputError(f"{where}:{line}: duration {number['duration']} is negative")
+        for what, value in number.items():
+            if what != "due_date":
+                natural(value, what.replace("_", " "), where, line)
         durations.append(number.pop("duration"))
         label = cell.get("job") or str(len(jobs))
+        if label in lines:
+            raise InputError(f"{where}:{line}: job {label} is defined in line {lines[label]} too; names must differ")
+        lines[label] = line
         jobs.append(
             Job(
                 label,
@@ -60,6 +65,8 @@ def read_csv(text: str, where: str, *, objective: Objective | None, name: str) -
                 number.get("weight", 1),
             )
         )
+    if not jobs:
+        raise InputError(f"{where}:{max(1, len(rows))}: there is no job below the header; is the file cut off?")
     return single_machine(jobs, durations, objective=objective, name=name)
 
 
@@ -71,7 +78,7 @@ def is_weighted_tardiness(values: int) -> bool:
 def read_weighted_tardiness(text: str, where: str, which: str | None, *, objective: Objective | None, name: str) -> Problem:
     """Instance `which` (1 to 125) of an OR-Library file wt40, wt50 or wt100."""
     lines = list(number_lines(numbered(text), where))
-    values = [value for line in lines for value in line.values]
+    values = [(value, line.number) for line in lines for value in line.values]
     if not is_weighted_tardiness(len(values)):
         raise InputError(
             f"{where}:{lines[-1].number if lines else 1}: {len(values)} numbers are not {WT_INSTANCES} instances; is it cut off?"
@@ -80,5 +87,7 @@ def read_weighted_tardiness(text: str, where: str, which: str | None, *, objecti
     if which is None or not which.isdigit() or not 1 <= int(which) <= WT_INSTANCES:
         raise InputError(f"{where}: holds {WT_INSTANCES} instances of {n} jobs; name one, as in {where}#1")
     at = 3 * n * (int(which) - 1)
-    p, w, d = values[at : at + n], values[at + n : at + 2 * n], values[at + 2 * n : at + 3 * n]
+    p = [natural(value, "duration", where, line) for value, line in values[at : at + n]]
+    w = [natural(value, "weight", where, line) for value, line in values[at + n : at + 2 * n]]
+    d = [value for value, _ in values[at + 2 * n : at + 3 * n]]
     return single_machine(due_jobs(d, w), p, objective=objective or Objective.of("total_tardiness"), name=name)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from rota.errors import InputError
 from rota.workload.shop.build import due_jobs, flexible_job_shop, job_shop, open_shop, project, single_machine
+from rota.workload.shop.lines import numbered, whole
 from rota.workload.shop.problem import Objective, Problem
 
 
@@ -27,9 +28,14 @@ class Bounds(NamedTuple):
 
 
 def instance_names(path: str | Path) -> list[str]:
-    """Names of the instances in a set, in its order."""
-    with open(path, encoding="utf-8") as lines:
-        return [json.loads(line)["name"] for line in lines if line.strip()]
+    """Names of the instances in a set, in its order; one without a name has the number of its line.
+
+    Raises
+    ------
+    InputError
+        If a line is not JSON; names file and line.
+    """
+    return [str(_record(line, str(path), number).get("name", number)) for number, line in _lines(Path(path).read_text(encoding="utf-8"))]
 
 
 def read_set(text: str, where: str, which: str | None, *, blocking: str = "none", objective: Objective | None = None) -> Problem:
@@ -40,7 +46,7 @@ def read_set(text: str, where: str, which: str | None, *, blocking: str = "none"
     InputError
         If there is no such instance, or a line is not one.
     """
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = _lines(text)
     for number, line in lines:
         if which is not None and json.dumps(which) not in line:
             continue
@@ -49,6 +55,8 @@ def read_set(text: str, where: str, which: str | None, *, blocking: str = "none"
         if name == which or len(lines) == 1:
             try:
                 return of_record(data, name, blocking=blocking, objective=objective)
+            except InputError as error:
+                raise type(error)(f"{where}:{number}: {error}") from None
             except (KeyError, TypeError, ValueError, IndexError) as error:
                 raise InputError(f"{where}:{number}: is not an instance of a known kind ({error!r})") from None
     names = [str(_record(line, where, number).get("name", number)) for number, line in lines]
@@ -56,6 +64,10 @@ def read_set(text: str, where: str, which: str | None, *, blocking: str = "none"
     raise InputError(
         f"{where}: {what}; name one of its {len(names)}, as in {Path(where).name}#{names[0]} ({', '.join(names[:3])}, ...)"
     )
+
+
+def _lines(text: str) -> list[tuple[int, str]]:
+    return [(number, line) for number, line in numbered(text) if line.strip()]
 
 
 def _record(line: str, where: str, number: int) -> dict[str, Any]:
@@ -95,11 +107,23 @@ def of_record(data: Mapping[str, Any], name: str, *, blocking: str = "none", obj
 
 
 def read_bounds(path: str | Path) -> dict[str, Bounds]:
-    """Published bounds by instance, from a table with name, lb (or trivial_lb), ub (or best) and status."""
+    """Published bounds by instance, from a table with name, lb (or trivial_lb), ub (or best) and status.
+
+    Raises
+    ------
+    InputError
+        If a column or a value is missing, or no number; names file and line.
+    """
     with open(path, encoding="utf-8", newline="") as lines:
-        return {row["name"]: _bounds(row) for row in csv.DictReader(lines)}
+        table = csv.DictReader(lines)
+        missing = {"name", "status"} - set(table.fieldnames or ())
+        if missing:
+            raise InputError(f"{path}:1: a table of bounds needs the columns name and status; {' and '.join(sorted(missing))} is missing")
+        return {row["name"]: _bounds(row, str(path), table.line_num) for row in table}
 
 
-def _bounds(row: Mapping[str, str]) -> Bounds:
+def _bounds(row: Mapping[str, str | None], where: str, line: int) -> Bounds:
+    if row["status"] is None:
+        raise InputError(f"{where}:{line}: the row ends before its status; is the file cut off?")
     lb, ub = (row.get(first) or row.get(second) or "" for first, second in (("lb", "trivial_lb"), ("ub", "best")))
-    return Bounds(int(lb) if lb else None, int(ub) if ub else None, row["status"])
+    return Bounds(whole(lb, where, line) if lb else None, whole(ub, where, line) if ub else None, row["status"])
