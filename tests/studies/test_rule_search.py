@@ -81,6 +81,6 @@ def test_a_short_search_improves_mdd_and_repeats():
     found = search(MDD, train, wall_s=60, seed=1, most=150)
     assert found.score < tardiness(MDD, train).mean()
     assert found.score == pytest.approx(tardiness(found.rule, train).mean())
-    assert [score for _, score in found.history] == sorted((score for _, score in found.history), reverse=True)
+    assert [score for _, score, _ in found.history] == sorted((score for _, score, _ in found.history), reverse=True)
     again = search(MDD, train, wall_s=60, seed=1, most=150)
     assert (again.rule, again.score, again.tried) == (found.rule, found.score, 150)

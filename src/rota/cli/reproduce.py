@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json as json_text
+from collections.abc import Sequence
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +14,7 @@ from rota.cli.options import Jobs, Json, check_outputs, cores, print_json, print
 from rota.errors import InputError
 
 if TYPE_CHECKING:
-    from rota.studies.reproduce.claim import Report
+    from rota.studies.reproduce.claim import Reference, Report
 
 _PAGE = "docs/claims.md"
 _RECORD = "src/rota/studies/reproduce/recorded.json"
@@ -29,14 +31,16 @@ def reproduce(
     listing: Annotated[bool, typer.Option("--list", help="List the claims and how they stood when last recorded.")] = False,
     seeds: Annotated[int, typer.Option("--seeds", metavar="K", help="Replications with other seeds.")] = 3,
     quick: Annotated[bool, typer.Option("--quick", help="A quarter of the requests.")] = False,
-    data: Annotated[str | None, typer.Option("--data", metavar="DIR", help="Folder of reference runs, for vidur-parity.")] = None,
-    record: Annotated[bool, typer.Option("--record", help=f"In a checkout, with --all: write {_PAGE} and the states that --list shows.")] = False,
+    data: Annotated[str | None, typer.Option("--data", metavar="DIR", help="Published data, for the claims that take some.")] = None,
+    record: Annotated[bool, typer.Option("--record", help=f"In a checkout: write {_PAGE} and what --list shows; other claims stay.")] = False,
     json: Json = False,
     jobs: Jobs = None,
 ) -> None:
     """Run the experiment behind a published claim and print claimed against measured, with a verdict.
 
     Example: rota reproduce layered-prefill
+
+    Example: rota reproduce smtt --data published/
     """
     from rota.studies.reproduce import STUDIES, Options, study
 
@@ -47,11 +51,11 @@ def reproduce(
         raise InputError("name claims or say --all, not both")
     if not every and not names:
         raise InputError(f"name a claim to check ({', '.join(STUDIES)}), or say --all or --list")
-    if record and not every:
-        raise InputError("--record writes the page of all claims; say --all with it")
     if seeds < 1:
         raise InputError(f"--seeds must be at least 1, not {seeds}")
     chosen = list(STUDIES.values()) if every else [study(name) for name in names or []]
+    if data is not None:
+        _check_data(data, [one.reference for one in chosen if one.reference is not None])
     if record:
         check_outputs(page=_PAGE, record=_RECORD)
 
@@ -72,9 +76,20 @@ def reproduce(
         from rota.files import write_text
         from rota.report.claims import claims_page
 
-        write_text(_PAGE, claims_page(reports))
-        states = {r.name: {"verdict": r.verdict, "findings": {f.claim: f"{f.verdict}: {f.measured}" for f in r.findings}} for r in reports}
-        write_text(_RECORD, json_text.dumps(states, indent=2) + "\n")
+        page, states = Path(_PAGE), Path(_RECORD)
+        write_text(page, claims_page(reports, page.read_text(encoding="utf-8") if page.is_file() else ""))
+        new = {r.name: {"verdict": r.verdict, "findings": {f.claim: f"{f.verdict}: {f.measured}" for f in r.findings}} for r in reports}
+        known = (json_text.loads(states.read_text(encoding="utf-8")) if states.is_file() else {}) | new
+        write_text(states, json_text.dumps({name: known[name] for name in STUDIES if name in known}, indent=2) + "\n")
+
+
+def _check_data(data: str, taken: Sequence[Reference]) -> None:
+    """Raise where a folder is given in vain."""
+    if not taken:
+        raise InputError(f"--data {data}: none of these claims takes data; leave it out")
+    if not any(reference.find(data) for reference in taken):
+        wanted = ", ".join(reference.file for reference in taken)
+        raise InputError(f"--data {data}: holds none of {wanted}; give the folder with it, or one above")
 
 
 def _recorded() -> dict[str, Any]:

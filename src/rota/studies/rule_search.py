@@ -28,6 +28,7 @@ OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "max": np.maximum,
     "min": np.minimum,
 }
+EDD: Expression = "d"
 MDD: Expression = ("max", ("+", "p", "t"), "d")
 #: Size of an expression, in names, numbers and operators, above which it is not kept.
 LARGEST = 31
@@ -165,14 +166,14 @@ class Found:
         Mean total tardiness on the training instances.
     tried : int
         Expressions evaluated.
-    history : list of (int, float)
-        Expressions tried and best score, at each improvement.
+    history : list of (int, float, expression)
+        Expressions tried, score and rule, at each improvement.
     """
 
     rule: Expression
     score: float
     tried: int = 0
-    history: list[tuple[int, float]] = field(default_factory=list)
+    history: list[tuple[int, float, Expression]] = field(default_factory=list)
 
 
 def search(
@@ -209,7 +210,7 @@ def search(
             del group[keep:]
         if score < found.score:
             found.rule, found.score = candidate, score
-            found.history.append((found.tried, score))
+            found.history.append((found.tried, score, candidate))
         if found.tried % reseed == 0:
             groups.sort(key=lambda g: g[0][0])
             for weak in range(islands // 2, islands):

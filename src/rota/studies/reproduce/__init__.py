@@ -6,17 +6,17 @@ import difflib
 from importlib import import_module
 
 from rota.errors import InputError
-from rota.studies.reproduce.claim import Options, Report, Study
+from rota.studies.reproduce.claim import Options, Reference, Report, Study
 
 __all__ = ["STUDIES", "Options", "Report", "Study", "study"]
 
 
-def _study(name: str, title: str, source: str) -> Study:
-    def run(options: Options) -> Report:
+def _study(name: str, title: str, source: str, reference: Reference | None = None) -> Study:
+    def experiment(options: Options) -> Report:
         report: Report = import_module(f"rota.studies.reproduce.{name.replace('-', '_')}").run(options)
         return report
 
-    return Study(name, title, source, run)
+    return Study(name, title, source, experiment, reference)
 
 
 STUDIES = {
@@ -31,12 +31,15 @@ STUDIES = {
         _study("continuum", "Continuum: job completion times of agents with KV held between turns", "Li et al., arXiv 2511.02230, 2025"),
         _study("batchllm", "BatchLLM: time of offline jobs, and what each part gives", "Zheng et al., MLSys 2026"),
         _study("apex", "APEX: tokens per second when the host computes part of decode attention", "Fan et al., IPDPS 2026, arXiv 2506.03296"),
-        _study("smtt", "EDDC and MDDC: rules for total tardiness found by search, against the known ones", "Discovering Heuristics with LLMs, 2025"),
+        _study("smtt", "EDDC and MDDC: rules for total tardiness found by search, against the known ones", "Discovering Heuristics with LLMs, 2025",
+               Reference("shop/tardiness", "n20_uniform.jsonl")),
         _study("r-constraintbench", "R-ConstraintBench: where planners stop keeping every constraint", "R-ConstraintBench, August 2025"),
-        _study("quantum-network", "Multi-user quantum network: throughput, jitter and fidelity", "Skrzypczyk and Wehner, arXiv 2111.13124, 2021"),
-        _study("vidur-parity", "The simulator equals Vidur request by request", "Agrawal et al., Vidur, MLSys 2024"),
+        _study("quantum-network", "Multi-user quantum network: throughput, jitter and fidelity", "Skrzypczyk and Wehner, arXiv 2111.13124, 2021",
+               Reference("shop/quantum", "nv_link_capabilities.json")),
+        _study("vidur-parity", "The simulator equals Vidur request by request", "Agrawal et al., Vidur, MLSys 2024",
+               Reference("fidelity/vidur", "optables_ms_exact.npz")),
     )
-}
+}  # fmt: skip
 
 
 def study(name: str) -> Study:

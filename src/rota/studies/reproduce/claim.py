@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path, PurePath
 from typing import Any
 
 REPRODUCED, PARTLY, NOT, NEEDS_DATA = "reproduced", "partly", "not reproduced", "needs data"
@@ -63,7 +65,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How thoroughly to run: `seeds` replications on `jobs` processes; `quick` cuts requests to a quarter; `data` holds reference runs."""
+    """How thoroughly to run: `seeds` replications on `jobs` processes; `quick` cuts requests to a quarter; `data` is a folder of reference data."""
 
     seeds: int = 3
     jobs: int = 1
@@ -77,13 +79,41 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
+class Reference:
+    """Published data that a study takes if it finds it.
+
+    Parameters
+    ----------
+    folder : str
+        Where it lies below a folder of all reference data.
+    file : str
+        By which it is known.
+    """
+
+    folder: str
+    file: str
+
+    def find(self, given: str | None) -> str | None:
+        """The folder that holds the file: the given one or one below it; if none is given, below $ROTA_SHARED or ../shared."""
+        root = Path(os.environ.get("ROTA_SHARED", "../shared") if given is None else given)
+        below = PurePath(self.folder).parts
+        places = [root, root.joinpath("data", *below), *(root.joinpath(*below[i:]) for i in range(len(below)))]
+        return next((str(place) for place in places if (place / self.file).is_file()), None)
+
+
+@dataclass(frozen=True, slots=True)
 class Study:
     """A claim that `rota reproduce` can check."""
 
     name: str
     title: str
     source: str
-    run: Callable[[Options], Report]
+    experiment: Callable[[Options], Report]
+    reference: Reference | None = None
+
+    def run(self, options: Options) -> Report:
+        """Run it, with the folder of its reference data in place of the one that was given."""
+        return self.experiment(replace(options, data=None if self.reference is None else self.reference.find(options.data)))
 
 
 def spread(values: Sequence[float], unit: str = "", digits: int = 3) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import numpy as np
 
 from rota.cost.engine import EngineSpec
 from rota.cost.parity import vidur_tables
-from rota.errors import InputError
 from rota.mechanisms.simulator import simulate
 from rota.policies.registry import make_policy
 from rota.studies.reproduce.claim import NEEDS_DATA, NOT, REPRODUCED, Finding, Options, Report, Table
@@ -21,16 +19,6 @@ BLOCKS, LONGEST = 29_696, 16_384
 #: Agreement asked of every request, seconds; the reference files round durations to 1e-7 s.
 TOLERANCE, ROUNDING = 1e-9, 0.5e-7
 _ENOUGH = 1e-12
-
-
-def find_data(given: str | None) -> Path | None:
-    """The folder of reference runs: the one given, or ``data/fidelity/vidur`` under $ROTA_SHARED or ../shared."""
-    if given is not None:
-        if not Path(given).is_dir():
-            raise InputError(f"{given}: no such folder; give the one that holds optables_ms_exact.npz and the runs")
-        return Path(given)
-    folder = Path(os.environ.get("ROTA_SHARED", "../shared")) / "data" / "fidelity" / "vidur"
-    return folder if folder.is_dir() else None
 
 
 def compare_run(path: Path, engine: EngineSpec, replicas: int = 1, router: str = "round-robin") -> dict[str, object]:
@@ -54,10 +42,10 @@ def run(options: Options) -> Report:
     began = time.perf_counter()
     claim = "Per-request TTFT and E2E equal Vidur's"
     conditions = "Llama-3-8B, one A100, Azure conversation lengths, Vidur's operation tables"
-    folder = find_data(options.data)
-    if folder is None:
+    if options.data is None:
         why = "give the folder with optables_ms_exact.npz and the stored runs: --data DIR"
         return Report("vidur-parity", [Finding(claim, conditions, "equal to 1e-9 s", "-", NEEDS_DATA, why)])
+    folder = Path(options.data)
     engine = EngineSpec(tables=vidur_tables(folder / "optables_ms_exact.npz"), blocks=BLOCKS, max_len=LONGEST, label="llama-3-8b (Vidur)")
     rows = [compare_run(path, engine) for path in sorted(folder.glob("*_q*_n*.csv"))]
     findings = []
