@@ -12,7 +12,17 @@ from rota.contracts.shop import Budget, Schedule
 from rota.mechanisms.shop.checker import check
 from rota.policies.solvers.cpsat import CpSat
 from rota.policies.solvers.periodic_edf import OCCUPANCIES, admit, schedule, utilisation
-from rota.workload.shop.entanglement import Capability, distill, find_protocol, pumped, shortest_path, swap, unpump, unswap
+from rota.workload.shop.entanglement import (
+    Capability,
+    Protocol,
+    distill,
+    find_protocol,
+    pumped,
+    shortest_path,
+    swap,
+    unpump,
+    unswap,
+)
 from rota.workload.shop.periodic import Periodic, starts_of, unroll
 
 LINKS = [Capability(0.95, 8.0), Capability(0.9, 15.0), Capability(0.8, 28.0), Capability(0.7, 40.0)]
@@ -88,10 +98,10 @@ def test_one_swap_by_hand() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 10**6), st.sampled_from(OCCUPANCIES))
-def test_what_is_admitted_passes_the_checker(seed: int, occupancy: str) -> None:
+@given(st.integers(0, 10**6), st.sampled_from(OCCUPANCIES), st.booleans())
+def test_what_is_admitted_passes_the_checker(seed: int, occupancy: str, critical: bool) -> None:
     offered = demands(seed, 6)
-    accepted, starts = admit(offered, occupancy)
+    accepted, starts = admit(offered, occupancy, critical)
     work = [offered[i] for i in accepted]
     assert work
     assert check(unroll(work), Schedule(starts_of(work, starts), {})).ok
@@ -116,6 +126,25 @@ def test_cp_sat_agrees_that_two_do_not_fit() -> None:
     assert CpSat().solve(unroll(both), Budget(30, 1)).status == "infeasible"
     apart = [Periodic(protocol, 16), Periodic(protocol, 32)]
     assert schedule(apart, "network") is None or schedule(apart, "qubits") is not None
+
+
+def test_the_most_critical_goes_first_where_it_would_lose_its_last_place() -> None:
+    def link(ticks: int, period: int) -> Periodic:
+        return Periodic(Protocol(("link",), ((0, 1),), (0,), (ticks,), (), 0.9), period)
+
+    work = [link(1, 6), link(9, 15)]
+    for occupancy in OCCUPANCIES:
+        # by deadline the second run of the short one takes slot 6, and no 9 in a row are left before 15
+        assert schedule(work, occupancy) is None
+        assert schedule(work, occupancy, critical=True) == [[0, 10, 12, 18, 28], [1, 19]]
+
+
+@given(st.integers(0, 10**6), st.sampled_from(OCCUPANCIES))
+def test_with_room_for_all_the_most_critical_changes_nothing(seed: int, occupancy: str) -> None:
+    (alone,) = demands(seed, 1)
+    work = [alone, Periodic(alone.protocol, 4 * alone.period)]
+    if alone.period >= 4 * alone.protocol.duration:
+        assert schedule(work, occupancy, critical=True) == schedule(work, occupancy)
 
 
 def test_shortest_path_is_by_length() -> None:

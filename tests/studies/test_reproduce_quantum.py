@@ -5,10 +5,10 @@ import json
 import pytest
 
 from rota.errors import InputError
-from rota.policies.solvers.periodic_edf import OCCUPANCIES
 from rota.studies.reproduce.claim import NEEDS_DATA, REPRODUCED, Options
-from rota.studies.reproduce.quantum_network import _jitter, demands, made_up_links, networks, outcome, read_folder, run
+from rota.studies.reproduce.quantum_network import VARIANTS, _jitter, outcome, run
 from rota.workload.shop.entanglement import SLOT_S
+from rota.workload.shop.quantum import demands, made_up_links, networks, read_folder
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -16,8 +16,8 @@ def test_a_star_gives_no_more_than_its_centre_can(seed):
     offered = demands(networks(made_up_links())["star"], 0.7, 40, seed)
     assert len({one.protocol.duration for one in offered}) == 1
     busy = sum(b - a for a, b in offered[0].protocol.profile()["c3"])
-    for occupancy in OCCUPANCIES:
-        found = outcome(offered, occupancy)
+    for how in VARIANTS.values():
+        found = outcome(offered, *how)
         assert found.checked
         assert found.throughput <= 1 / (busy * SLOT_S) + 1e-9
     assert outcome(offered, "network").throughput <= 1 / (offered[0].protocol.duration * SLOT_S) + 1e-9
@@ -49,6 +49,9 @@ def test_measured_data_is_read_or_refused(tmp_path):
     _, net = read_folder(tmp_path)
     assert net is not None
     assert (net.users, net.neighbours[1]) == ((0, 2), {0: 5.0, 2: 7.0})
+    file.write_text('{"by_length_km":\n{"5": [')
+    with pytest.raises(InputError, match=r"nv_link_capabilities\.json:2: is not JSON"):
+        read_folder(tmp_path)
     file.write_text("{}")
     with pytest.raises(InputError, match="not as expected"):
         read_folder(tmp_path)

@@ -1,18 +1,28 @@
 """Periodic work over its hyperperiod without preemption: by earliest deadline, each instance at the first start at which it fits.
 
 What an instance is taken to occupy sets the three variants apart (Skrzypczyk and Wehner, 2021): ``network``, as one processor; ``protocol``,
-all of its qubits all the time; ``qubits``, each qubit only while it is busy or locked. Demands are admitted one by one.
+all of its qubits all the time; ``qubits``, each qubit only while it is busy or locked. Critical EDF lets the instance that can wait least go
+first where another would take its last place. Demands are admitted one by one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from rota.workload.shop.periodic import Periodic, capacities, hyperperiod
 
 OCCUPANCIES = ("network", "protocol", "qubits")
 #: Per resource, intervals from the start of an instance, one per unit.
 Profile = Mapping[str, Sequence[tuple[int, int]]]
+
+
+class _Instance(NamedTuple):
+    """One run of a task; deadlines come first, so that sorting is by them."""
+
+    deadline: int
+    release: int
+    task: int
 
 
 def profile_of(one: Periodic, occupancy: str) -> Profile:
@@ -29,30 +39,58 @@ def _most(spans: Sequence[tuple[int, int]]) -> int:
     return max(sum(a <= at < b for a, b in spans) for at, _ in spans)
 
 
-def schedule(work: Sequence[Periodic], occupancy: str) -> list[list[int]] | None:
+def schedule(work: Sequence[Periodic], occupancy: str, critical: bool = False) -> list[list[int]] | None:
     """Starts of each task's instances, in ticks; None where an instance misses its deadline.
 
     Parameters
     ----------
     work : sequence of Periodic
     occupancy : {"network", "protocol", "qubits"}
+    critical : bool
+        Before an instance is placed, see that the waiting one with the earliest latest start fits beside it; if not, that one goes first.
     """
     free = _Free({"network": 1} if occupancy == "network" else capacities(work))
     profiles = [profile_of(one, occupancy) for one in work]
     starts: list[list[int]] = [[] for _ in work]
-    order = sorted(
-        ((k + 1) * one.period, k * one.period, j) for j, one in enumerate(work) for k in range(hyperperiod(work) // one.period)
+    waiting = sorted(
+        _Instance((k + 1) * one.period, k * one.period, j) for j, one in enumerate(work) for k in range(hyperperiod(work) // one.period)
     )
-    for deadline, release, j in order:
-        at = free.earliest(profiles[j], release, deadline - work[j].protocol.duration)
-        if at is None:
+    by_latest = sorted(waiting, key=lambda one: one.deadline - work[one.task].protocol.duration)
+    placed: set[_Instance] = set()
+
+    def place(one: _Instance) -> bool:
+        at = free.earliest(profiles[one.task], one.release, one.deadline - work[one.task].protocol.duration)
+        if at is not None:
+            free.take(profiles[one.task], at)
+            starts[one.task].append(at)
+            placed.add(one)
+        return at is not None
+
+    for one in waiting:
+        if one in placed:
+            continue
+        other = next((o for o in by_latest if o not in placed and o != one), None) if critical else None
+        if other is not None and not _leaves_room(free, profiles, work, one, other) and not place(other):
             return None
-        free.take(profiles[j], at)
-        starts[j].append(at)
-    return starts
+        if not place(one):
+            return None
+    return [sorted(own) for own in starts]
 
 
-def admit(demands: Sequence[Periodic], occupancy: str) -> tuple[list[int], list[list[int]]]:
+def _leaves_room(free: _Free, profiles: Sequence[Profile], work: Sequence[Periodic], one: _Instance, other: _Instance) -> bool:
+    """Whether `other` can still be placed once `one` is at its earliest start; True if `one` has none."""
+    first, second = (
+        (profiles[each.task], each.release, each.deadline - work[each.task].protocol.duration) for each in (one, other)
+    )
+    at = free.earliest(*first)
+    if at is None:
+        return True
+    beside = free.copy()
+    beside.take(profiles[one.task], at)
+    return beside.earliest(*second) is not None
+
+
+def admit(demands: Sequence[Periodic], occupancy: str, critical: bool = False) -> tuple[list[int], list[list[int]]]:
     """Numbers of the demands that are accepted, one after the other, and the starts of their instances."""
     accepted: list[int] = []
     starts: list[list[int]] = []
@@ -60,7 +98,7 @@ def admit(demands: Sequence[Periodic], occupancy: str) -> tuple[list[int], list[
         tried = [*(demands[i] for i in accepted), demand]
         if max(utilisation(tried).values()) > 1:
             continue
-        found = schedule(tried, occupancy)
+        found = schedule(tried, occupancy, critical)
         if found is not None:
             accepted.append(number)
             starts = found
@@ -82,6 +120,12 @@ class _Free:
 
     def __init__(self, units: Mapping[str, int]) -> None:
         self._levels = {name: [0] * count for name, count in units.items()}
+
+    def copy(self) -> _Free:
+        """The same, apart."""
+        found = _Free({})
+        found._levels = {name: list(levels) for name, levels in self._levels.items()}
+        return found
 
     def earliest(self, profile: Profile, first: int, last: int) -> int | None:
         """The first start from `first` to `last` at which the profile fits; None if there is none."""
