@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from rota.contracts.shop import Event, Job, Lag, Mode, Problem, Resource, Task, 
 from rota.errors import InputError, UnsupportedPolicy
 from rota.mechanisms.shop.compiled import columns
 from rota.mechanisms.shop.plant import plant
-from rota.mechanisms.shop.simulator import Simulator, simulate
+from rota.mechanisms.shop.simulator import Run, Simulator, simulate
 from rota.policies.dispatch.online import Random, make_rule, rule_names
 from rota.studies.dispatch import check_run, run_rule
 from rota.workload.shop.build import flexible_job_shop, job_shop, open_shop, precedence, project, task_graph
@@ -42,7 +43,7 @@ def random_luck(rng: random.Random, problem: Problem) -> Realization:
     seed = rng.randrange(1000)
     breakdowns = rng.choice([None, (12.0, 4.0)])
     return draw(problem, seed, noise=rng.choice([0, 0.5]), interruptions=rng.choice([0, 0.3]), breakdowns=breakdowns,
-                arrivals=rng.choice([0, 5]))  # fmt: skip
+                arrivals=rng.choice([0, 5]), restarts=rng.random() < 0.5)  # fmt: skip
 
 
 @given(seeds, st.sampled_from(["none", "swap", "no-swap"]), st.integers(1, 3))
@@ -50,11 +51,18 @@ def test_never_stuck_and_always_a_schedule(seed: int, blocking: str, ways: int) 
     rng = random.Random(seed)
     problem = random_shop(rng, blocking, ways)
     luck = random_luck(rng, problem)
-    rule = Random(seed) if rng.random() < 0.5 else make_rule(rng.choice(CLASSICAL))
-    run = simulate(problem, rule, luck)
+    most_inside = rng.choice([0, 1, 2, 4])
+    run = simulate(problem, make_rule(rng.choice(rule_names()), seed, most_inside), luck)
     report = check_run(problem, luck, run)
     assert report.ok, report.violations
     assert report.terms["makespan"] == run.makespan
+    assert not most_inside or inside_at_once(problem, run) <= most_inside
+
+
+def inside_at_once(problem: Problem, run: Run) -> int:
+    """The most jobs that were inside at one time."""
+    spans = [(min(run.schedule.start[t] for t in job.tasks), max(run.end[t] for t in job.tasks)) for job in problem.jobs]
+    return max(sum(begin <= at < end for begin, end in spans) for at, _ in spans)
 
 
 @given(seeds)
@@ -92,8 +100,9 @@ def test_compiled_and_interpreted_runs_are_the_same(seed: int, blocking: str) ->
     rng = random.Random(seed)
     problem = random_shop(rng, blocking)
     luck = random_luck(rng, problem)
+    most_inside = rng.choice([0, 1, 2, 3])
     for name in CLASSICAL:
-        fast, slow = (run_rule(problem, make_rule(name), luck, compiled=compiled) for compiled in (None, False))
+        fast, slow = (run_rule(problem, make_rule(name, 0, most_inside), luck, compiled=compiled) for compiled in (None, False))
         assert columns(plant(problem, luck)) is not None
         assert (fast.schedule.start, fast.end, fast.rotations) == (slow.schedule.start, slow.end, slow.rotations), name
 
@@ -158,6 +167,28 @@ def test_breakdowns_suspend_work_and_keep_the_machine() -> None:
     assert run.end == {"j0.0": 7, "j1.0": 9}
     luck = Realization(down={"m0": ((0, 3),)}, arrival={"j0": 5})
     assert simulate(problem, make_rule("FIFO"), luck).schedule.start == {"j0.0": 5, "j1.0": 3}
+
+
+@pytest.mark.parametrize("compiled", [None, False])
+def test_interrupted_work_begins_anew(compiled: bool | None) -> None:
+    """Two pieces of 4 ticks: the first is lost at 3 and at 8, the second fits exactly before the next breakdown."""
+    problem = job_shop([[(0, 4)], [(0, 4)]], 1)
+    luck = Realization(down={"m0": ((3, 5), (8, 9), (17, 30))}, restarts=True)
+    run = run_rule(problem, make_rule("FIFO"), luck, compiled=compiled)
+    assert run.end == {"j0.0": 13, "j1.0": 17}
+    assert check_run(problem, luck, run).ok
+    again = replace(luck, restarts=False)
+    assert not check_run(problem, again, run).ok
+    assert run_rule(problem, make_rule("FIFO"), again, compiled=compiled).end == {"j0.0": 6, "j1.0": 11}
+
+
+@pytest.mark.parametrize("compiled", [None, False])
+def test_a_limit_on_jobs_inside(compiled: bool | None) -> None:
+    jobs = [[(0, 2), (1, 3)], [(2, 1), (1, 1)], [(2, 5)]]
+    problem = job_shop(jobs, 3, blocking="swap")
+    free, one = (run_rule(problem, make_rule("FIFO", 0, most), compiled=compiled).schedule.start for most in (0, 1))
+    assert free == {"j0.0": 0, "j0.1": 2, "j1.0": 0, "j1.1": 1, "j2.0": 1}
+    assert one == {"j0.0": 0, "j0.1": 2, "j1.0": 5, "j1.1": 6, "j2.0": 7}
 
 
 def test_a_machine_that_is_down_keeps_the_job_that_is_done() -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rota.contracts.dispatch import DispatchRule
+    from rota.workload.shop.realization import Realization
 
 WRONG = 3
 
@@ -35,6 +36,10 @@ def dispatch(
     breakdowns: Annotated[
         str | None, typer.Option("--breakdowns", metavar="UP:DOWN", help="Mean ticks between breakdowns of a machine, and of a repair.")
     ] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Work that is interrupted begins anew instead of going on.")] = False,
+    most_inside: Annotated[
+        int, typer.Option("--most-inside", metavar="N", help="Rules let no more jobs into the shop at once; 0: any number.")
+    ] = 0,
     arrivals: Annotated[float, typer.Option("--arrivals", metavar="TICKS", help="Mean time between jobs; 0: all are there.")] = 0.0,
     seeds: Annotated[int, typer.Option("--seeds", metavar="N", help="Runs with different luck, the same for all rules.")] = 1,
     seed: Annotated[int, typer.Option("--seed", help="The first of them.")] = 0,
@@ -67,13 +72,20 @@ def dispatch(
     names = [name.strip() for name in rule.split(",")] if rule else rule_names()
     if (out or html) and len(names) * seeds > 1:
         raise InputError("--out and --html are for one run; name one --rule and leave --seeds at 1")
-    makers = [_maker(name, time_limit) for name in names]
+    if most_inside < 0 or (most_inside and any(name.startswith("rolling:") for name in names)):
+        raise InputError("--most-inside must not be negative, and is for rules, not for rolling solvers")
+    makers = [_maker(name, time_limit, most_inside) for name in names]
     between = _breakdowns(breakdowns) if breakdowns else None
     problem = load_problem(file, format=format, blocking=blocking, objective=objective_from(objective) if objective else None)
-    luck = dict(noise=noise, interruptions=interruptions, arrivals=arrivals)
-    runs = compare(problem, makers, lambda s: draw(problem, s, breakdowns=between, **luck), range(seed, seed + seeds))
+
+    def luck(seed: int) -> Realization:
+        return draw(
+            problem, seed, noise=noise, interruptions=interruptions, breakdowns=between, arrivals=arrivals, restarts=restart
+        )
+
+    runs = compare(problem, makers, luck, range(seed, seed + seeds))
     if out or html:
-        solved = solved_run(problem, draw(problem, seed, breakdowns=between, **luck), runs[0])
+        solved = solved_run(problem, luck(seed), runs[0])
         if out:
             from rota.workload.shop.write import write_rows
 
@@ -93,7 +105,7 @@ def dispatch(
     return 0 if all(run.report.ok for run in runs) else WRONG
 
 
-def _maker(name: str, time_limit: float) -> Callable[[int], DispatchRule]:
+def _maker(name: str, time_limit: float, most_inside: int) -> Callable[[int], DispatchRule]:
     """A rule by its name, made anew for every seed."""
     from rota.contracts.shop import Budget
     from rota.policies.dispatch.online import make_rule
@@ -104,7 +116,7 @@ def _maker(name: str, time_limit: float) -> Callable[[int], DispatchRule]:
         solver = make_solver(name.removeprefix("rolling:"))
         return lambda seed: Rolling(solver, Budget(time_limit, seed=seed))
     make_rule(name)
-    return lambda seed: make_rule(name, seed)
+    return lambda seed: make_rule(name, seed, most_inside)
 
 
 def _breakdowns(text: str) -> tuple[float, float]:

@@ -67,12 +67,14 @@ class ResourceState(NamedTuple):
 
 
 class JobState(NamedTuple):
-    """Expected work (fastest modes) and number of its tasks that have not started, its due date, and since when it waits (None: it works)."""
+    """Expected work (fastest modes) and number of its tasks that have not started, its due date, since when it waits (None: it works), and
+    whether it is inside: it has started and is not done."""
 
     remaining_work: int
     remaining_tasks: int
     due_date: int | None
     waiting_since: int | None
+    inside: bool
 
 
 class Committed(NamedTuple):
@@ -126,7 +128,8 @@ class DispatchRule(Protocol):
 
 @runtime_checkable
 class NumberedRule(DispatchRule, Protocol):
-    """A rule that never waits and always starts the operation with the smallest number, which does not change; it can run compiled.
+    """A rule that always starts the operation with the smallest number, which does not change, and waits only where it lets no more jobs in;
+    it can run compiled.
 
     Ties go to the operation that the problem names first.
     """
@@ -134,6 +137,10 @@ class NumberedRule(DispatchRule, Protocol):
     @property
     def by_arrival(self) -> bool:
         """Whether the time since which an operation waits is added to its number."""
+
+    @property
+    def most_inside(self) -> int:
+        """Jobs that may be inside at once; 0: any number."""
 
     def numbers(self, duration: NDArray[np.int64], job: NDArray[np.int64], due: NDArray[np.float64]) -> NDArray[np.float64]:
         """The numbers, shape (operations,), of operations given job by job: expected ticks, index of the job, due date (inf: none)."""

@@ -30,7 +30,7 @@ def run_rule(problem: Problem, rule: DispatchRule, realization: Realization | No
     """
     realization = realization or Realization()
     shop = columns(plant(problem, realization)) if compiled is not False and isinstance(rule, NumberedRule) else None
-    if shop is None or not isinstance(rule, NumberedRule):
+    if shop is None or not isinstance(rule, NumberedRule) or (rule.most_inside and not shop.blocking):
         return simulate(problem, rule, realization)
     start, end, rotations = run_columns(shop, rule)
     names = [problem.tasks[t].id for t in shop.task]
@@ -76,7 +76,7 @@ def dispatch(problem: Problem, rule: DispatchRule, realization: Realization, see
 
 def check_run(problem: Problem, realization: Realization, run: Run) -> Report:
     """The checker's report on the realised schedule; ends must be those that it works out itself from durations and breakdowns."""
-    actual = realized(problem, realization)
+    actual = realized(problem, realization, run.schedule.start)
     ends = {task.id: run.end[task.id] for task in actual.tasks if task.allow_breaks}
     return check(actual, Schedule(run.schedule.start, run.schedule.mode, ends))
 
@@ -116,7 +116,7 @@ def summary(runs: Sequence[Dispatched]) -> list[dict[str, Any]]:
 
 def solved_run(problem: Problem, realization: Realization, run: Dispatched) -> Solved:
     """The run in the form that is written and drawn: the problem as it turned out, and its schedule."""
-    actual = realized(problem, realization)
+    actual = realized(problem, realization, run.run.schedule.start)
     value = run.report.objective
     status: Status = "optimal" if actual.objective is None else "feasible"
     outcome = Outcome(status, run.run.schedule, value, value and (None,) * len(value), (), run.rule)

@@ -31,6 +31,8 @@ class Columns(NamedTuple):
     due : float array (jobs,)
     down_first, down : array (machines + 1,), array (breakdowns, 2)
     blocking : bool
+    restarts : bool
+        Interrupted work begins anew.
     """
 
     task: Ints
@@ -43,6 +45,7 @@ class Columns(NamedTuple):
     down_first: Ints
     down: Ints
     blocking: bool
+    restarts: bool
 
 
 def columns(plant: Plant) -> Columns | None:
@@ -79,6 +82,7 @@ def columns(plant: Plant) -> Columns | None:
         np.cumsum([0, *map(len, plant.down)]).astype(np.int64),
         np.array([stretch for down in plant.down for stretch in down], np.int64).reshape(-1, 2),
         holds == {True},
+        plant.restarts,
     )
 
 
@@ -87,11 +91,11 @@ def run_columns(shop: Columns, rule: NumberedRule) -> tuple[Ints, Ints, int]:
     sizes = np.diff(shop.first)
     job = np.repeat(np.arange(len(sizes)), sizes)
     number = rule.numbers(shop.expected, job, shop.due[job]).astype(np.float64)
-    parts = (shop.first, shop.machine, shop.actual, number, rule.by_arrival, shop.arrival, shop.down_first, shop.down)
+    parts = (shop.first, shop.machine, shop.actual, number, rule.by_arrival, shop.arrival, shop.down_first, shop.down, shop.restarts)
     if not shop.blocking:
         start, end = _plain(*parts)
         return start, end, 0
-    start, end, rotations = _blocking(*parts)
+    start, end, rotations = _blocking(*parts, rule.most_inside or len(sizes))
     return start, end, int(rotations)
 
 
@@ -105,19 +109,19 @@ def _until(down_first: Ints, down: Ints, at: Ints, machine: int, now: int) -> in
 
 
 @njit(cache=True, nogil=True)
-def _end(down_first: Ints, down: Ints, at: Ints, machine: int, now: int, work: int) -> int:
+def _end(down_first: Ints, down: Ints, restarts: bool, at: Ints, machine: int, now: int, work: int) -> int:
     """When work that starts now, while the machine is up, is done."""
     end = now + work
     k = at[machine]
     while work > 0 and k < down_first[machine + 1] and down[k, 0] < end:
-        end += down[k, 1] - down[k, 0]
+        end = down[k, 1] + work if restarts else end + down[k, 1] - down[k, 0]
         k += 1
     return int(end)
 
 
 @njit(cache=True, nogil=True)
 def _plain(
-    first: Ints, machine: Ints, actual: Ints, number: Floats, by_arrival: bool, arrival: Ints, down_first: Ints, down: Ints
+    first: Ints, machine: Ints, actual: Ints, number: Floats, by_arrival: bool, arrival: Ints, down_first: Ints, down: Ints, restarts: bool
 ) -> tuple[Ints, Ints]:
     """Operations wait for their machine in a heap of (number, operation)."""
     n, jobs, machines = len(machine), len(arrival), len(down_first) - 1
@@ -167,7 +171,7 @@ def _plain(
                 heapq.heappush(events, (up, n + jobs + m))
                 continue
             op = heapq.heappop(waiting[m])[1]
-            start[op], end[op] = now, _end(down_first, down, at, m, now, actual[op])
+            start[op], end[op] = now, _end(down_first, down, restarts, at, m, now, actual[op])
             busy[m] = True
             heapq.heappush(events, (end[op], op))
     return start, end
@@ -175,8 +179,9 @@ def _plain(
 
 @njit(cache=True, nogil=True)
 def _blocking(
-    first: Ints, machine: Ints, actual: Ints, number: Floats, by_arrival: bool, arrival: Ints, down_first: Ints, down: Ints
-) -> tuple[Ints, Ints, int]:
+    first: Ints, machine: Ints, actual: Ints, number: Floats, by_arrival: bool, arrival: Ints, down_first: Ints, down: Ints, restarts: bool,
+    most_inside: int,
+) -> tuple[Ints, Ints, int]:  # fmt: skip
     """Jobs keep their machine until they move on; who waits is looked for among all jobs at every move."""
     n, jobs, machines = len(machine), len(arrival), len(down_first) - 1
     start, end = np.empty(n, np.int64), np.empty(n, np.int64)
@@ -187,7 +192,7 @@ def _blocking(
     since = np.zeros(jobs, np.int64)
     at = down_first[:-1].copy()
     up_at = np.full(machines, -1, np.int64)  # when a machine that is down comes up
-    seen, stamp, rotations = np.zeros(jobs, np.int64), 0, 0
+    seen, stamp, rotations, inside = np.zeros(jobs, np.int64), 0, 0, 0
     events = [(arrival[j], j) for j in range(jobs)]  # (time, job that arrives or whose work ends), or jobs + machine that comes up
     heapq.heapify(events)
     while len(events) > 0:
@@ -199,6 +204,7 @@ def _blocking(
             if want[code] == first[code + 1]:
                 holder[here[code]] = -1
                 here[code] = -1
+                inside -= 1
             else:
                 waits[code], since[code] = True, now
         for m in range(machines):
@@ -209,7 +215,7 @@ def _blocking(
         while True:
             best, value = -1, np.inf
             for j in range(jobs):
-                if not waits[j]:
+                if not waits[j] or (here[j] < 0 and inside >= most_inside):
                     continue
                 m = machine[want[j]]
                 if up_at[m] >= 0 or (holder[m] >= 0 and holder[m] != j) or (here[j] >= 0 and up_at[here[j]] >= 0):
@@ -233,7 +239,8 @@ def _blocking(
                 m = machine[want[j]]
                 behind = holder[m]
                 op = want[j]
-                start[op], end[op] = now, _end(down_first, down, at, m, now, actual[op])
+                inside += here[j] < 0
+                start[op], end[op] = now, _end(down_first, down, restarts, at, m, now, actual[op])
                 holder[m], here[j], waits[j] = j, m, False
                 want[j] += 1
                 heapq.heappush(events, (end[op], j))

@@ -50,6 +50,7 @@ class Plant:
     ways, before, after, job : per task
     capacity, down : per resource
     job_names, job_tasks, arrival, due : per job
+    restarts : whether interrupted work begins anew
     """
 
     problem: Problem
@@ -64,6 +65,7 @@ class Plant:
     job_tasks: list[list[int]]
     arrival: list[int]
     due: list[int | None]
+    restarts: bool
 
 
 def plant(problem: Problem, realization: Realization) -> Plant:
@@ -113,7 +115,7 @@ def plant(problem: Problem, realization: Realization) -> Plant:
     down = [realization.down.get(resource.id, ()) for resource in problem.resources] + [()] * len(problem.exclusive)
     return Plant(
         problem, index, ways, before, after, job_of, capacity, down, names, members,
-        arrival + [0] * len(alone), due + [None] * len(alone),
+        arrival + [0] * len(alone), due + [None] * len(alone), realization.restarts,
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 A task is done when its work is; until the event named by its use it still holds the resource (blocking). A move frees what the job held
 and takes what it needs at one instant. Jobs that block each other in a ring change places at once, without being asked; with `swap` off no
-move is allowed after which the jobs inside might not get out. A resource that is down neither takes nor gives, and suspends work.
+move is allowed after which the jobs inside might not get out. A resource that is down neither takes nor gives, and suspends work, or undoes it.
 """
 
 from __future__ import annotations
@@ -295,7 +295,7 @@ class Simulator:
         for begin, until in stretches:
             if not work or begin >= end:
                 break
-            end += max(0, until - max(begin, reached))
+            end = max(end, until + work) if self.plant.restarts else end + max(0, until - max(begin, reached))
             reached = max(reached, until)
         return end
 

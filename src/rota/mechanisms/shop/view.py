@@ -73,7 +73,8 @@ class ShopView:
         waiting = None
         if not any(t in state.running for t in tasks):
             waiting = min((state.since[t] for t in tasks if state.start[t] < 0 and not state.missing[t]), default=None)
-        return JobState(state.work_left[job], state.tasks_left[job], self._plant.due[job], waiting)
+        inside = any(state.start[t] >= 0 for t in tasks) and not all(state.done[t] for t in tasks)
+        return JobState(state.work_left[job], state.tasks_left[job], self._plant.due[job], waiting, inside)
 
     @property
     def committed(self) -> Mapping[str, Committed]:

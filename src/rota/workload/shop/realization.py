@@ -6,7 +6,7 @@ interruptions, breakdowns, arrivals) has random numbers of its own, so that swit
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -30,6 +30,8 @@ class Realization:
         Breakdowns, ascending and apart. Work is suspended and goes on afterwards; whoever holds the resource keeps it, and nobody takes it.
     arrival : mapping of job to ticks
         When a job becomes known. It can start no earlier than its release date either.
+    restarts : bool
+        Work that a breakdown interrupts is lost and begins anew afterwards, instead of going on.
 
     Raises
     ------
@@ -40,6 +42,7 @@ class Realization:
     work: Mapping[tuple[str, int], int] = field(default_factory=dict)
     down: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
     arrival: Mapping[str, int] = field(default_factory=dict)
+    restarts: bool = False
 
     def __post_init__(self) -> None:
         if any(ticks < 0 for ticks in (*self.work.values(), *self.arrival.values())):
@@ -54,7 +57,7 @@ class Realization:
 
 def draw(
     problem: Problem, seed: int, *, noise: float = 0.0, interruptions: float = 0.0, breakdowns: tuple[float, float] | None = None,
-    arrivals: float = 0.0,
+    arrivals: float = 0.0, restarts: bool = False,
 ) -> Realization:  # fmt: skip
     """A realization of `problem`.
 
@@ -64,11 +67,14 @@ def draw(
     noise : float
         Durations times U(1 - noise, 1 + noise), rounded; in [0, 1).
     interruptions : float
-        Probability that the machine stops once while a task runs, for U(1, 99) ticks; the task takes so much longer.
+        Probability that the machine stops once while a task runs, for U(1, 99) ticks; the task takes so much longer, and with `restarts`
+        a share U(0, 1) of its own work more, which is lost.
     breakdowns : (float, float) or None
         Mean ticks between the end of a breakdown and the next one, and mean ticks of repair, both exponential, for every renewable resource.
     arrivals : float
         Mean ticks between two jobs, exponential, in the problem's order; 0: all are there from the start.
+    restarts : bool
+        Interrupted work begins anew instead of going on.
 
     Raises
     ------
@@ -81,12 +87,14 @@ def draw(
         raise InputError("breakdowns need a mean time between them and a mean repair time of at least 1 tick each")
     work: dict[tuple[str, int], int] = {}
     if noise or interruptions:
-        factor, stop = np.random.default_rng([seed, 0]), np.random.default_rng([seed, 1])
+        factor, stop, done = (np.random.default_rng([seed, part]) for part in (0, 1, 4))
         for task in problem.tasks:
             stopped = int(stop.random() < interruptions) * int(stop.integers(INTERRUPTION[0], INTERRUPTION[1] + 1))
-            stretch = factor.uniform(1 - noise, 1 + noise)
+            stretch, share = factor.uniform(1 - noise, 1 + noise), done.random()
             for mode, way in enumerate(task.modes):
-                work[task.id, mode] = round(way.duration * stretch) + (stopped if way.duration else 0)
+                ticks = round(way.duration * stretch)
+                lost = int(ticks * share) if restarts and stopped else 0
+                work[task.id, mode] = ticks + lost + (stopped if way.duration else 0)
     down: dict[str, tuple[tuple[int, int], ...]] = {}
     if breakdowns is not None:
         rng = np.random.default_rng([seed, 2])
@@ -100,7 +108,7 @@ def draw(
         gaps = np.random.default_rng([seed, 3]).exponential(arrivals, max(len(problem.jobs) - 1, 0))
         times = [0, *np.cumsum(gaps).round().astype(int).tolist()]
         arrival = {job.id: at for job, at in zip(problem.jobs, times, strict=False)}
-    return Realization(work, down, arrival)
+    return Realization(work, down, arrival, restarts)
 
 
 def _breakdowns(rng: np.random.Generator, between: float, repair: float, until: int) -> Iterator[tuple[int, int]]:
@@ -113,11 +121,23 @@ def _breakdowns(rng: np.random.Generator, between: float, repair: float, until: 
         yield begin, at
 
 
-def realized(problem: Problem, realization: Realization) -> Problem:
-    """The problem as it turned out, in which a realised schedule can be checked: actual durations, breakdowns as breaks, arrivals as releases."""
+def realized(problem: Problem, realization: Realization, start: Mapping[str, int] | None = None) -> Problem:
+    """The problem as it turned out, in which a realised schedule can be checked: actual durations, breakdowns as breaks, arrivals as releases.
+
+    Parameters
+    ----------
+    start : mapping of task to ticks or None
+        The realised starts. Where interrupted work begins anew, they say how much of it was lost, which is part of the durations.
+    """
 
     def actual(task: Task) -> Task:
-        modes = (replace(way, duration=realization.work.get((task.id, m), way.duration)) for m, way in enumerate(task.modes))
+        modes = []
+        for m, way in enumerate(task.modes):
+            ticks = realization.work.get((task.id, m), way.duration)
+            if realization.restarts and start is not None and task.id in start:
+                down = sorted({stretch for use in way.uses for stretch in realization.down.get(use.resource, ())})
+                ticks += _lost(start[task.id], ticks, down)
+            modes.append(replace(way, duration=ticks))
         return replace(task, modes=tuple(modes), allow_breaks=task.allow_breaks or bool(realization.down))
 
     def broken(resource: Resource) -> Resource:
@@ -130,3 +150,16 @@ def realized(problem: Problem, realization: Realization) -> Problem:
     return replace(
         problem, tasks=tuple(map(actual, problem.tasks)), resources=tuple(map(broken, problem.resources)), jobs=tuple(jobs)
     )
+
+
+def _lost(start: int, ticks: int, down: Sequence[tuple[int, int]]) -> int:
+    """Ticks worked in vain before the first stretch without a breakdown that is long enough."""
+    lost, begin = 0, start
+    for broken, until in down:
+        if until <= begin:
+            continue
+        if begin + ticks <= broken:
+            break
+        lost += max(0, broken - begin)
+        begin = until
+    return lost
