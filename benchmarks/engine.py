@@ -1,66 +1,44 @@
-"""Speed of the engine: prefill and decode tokens per second of a random 125M-parameter Llama, and what its own bookkeeping costs.
+"""Speed of the engine on a CPU: prefill and decode tokens per second of a random 125M-parameter Llama, against others, and its bookkeeping.
 
-    python benchmarks/engine.py [--threads 2] [--prompt 128] [--output 128] [--formats float32 int8 w8a8 transformers] [--batches 1 16]
+    python benchmarks/engine.py [--threads 2] [--prompt 128] [--output 128] [--formats float32 bfloat16 int8 w8a8] [--batches 1 16]
+                                [--peer vllm=PYTHON] [--peer transformers=PYTHON] [--json FILE]
 
 Every figure is the best of `--repeat` runs through `Engine` itself: requests in, tokens out, policy, sampling and all. Prefill is the time
-until all first tokens are there, decode the time from then on.
+until all first tokens are there, decode the time from then on. A peer runs in a Python of its own (`benchmarks/engine_peers.py`) on the same
+weights, in all its settings; ratios are to the best of them for each batch and phase.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numba
 import torch
 
-from rota.catalog.fields import Fields
-from rota.catalog.shapes import ModelShape
 from rota.cost.tables import StepTables
 from rota.mechanisms.engine import Choice, Engine, ModelClock, SamplingParams
-from rota.mechanisms.engine.config import DecoderConfig, Rope
-from rota.mechanisms.engine.model import Decoder
-from rota.mechanisms.engine.model_runner import ModelRunner
+from rota.mechanisms.engine.model_runner import ModelRunner, load_runner
 from rota.policies.registry import make_policy
 
-SIZES = dict(layers=12, hidden=768, heads=12, kv_heads=12, head_dim=64, ffn=2048, vocab=32000)
-#: Untied embeddings.
-LLAMA = ModelShape(name="random-125m", max_len=1024, source="benchmark", **SIZES)
-
-
-class RandomWeights:
-    """A checkpoint that makes up its tensors."""
-
-    def __contains__(self, name: str) -> bool:
-        return not name.endswith("bias") and "_norm.weight" not in name
-
-    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
-        self._how = {"device": device, "dtype": dtype}
-
-    def get(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
-        return torch.ones(shape, **self._how) if "norm" in name else 0.02 * torch.randn(shape, **self._how)
-
-
-def random_llama(shape: ModelShape, weight_format: str, dtype: torch.dtype, device: str = "cpu") -> ModelRunner:
-    """A model of this shape."""
-    torch.manual_seed(0)
-    config = DecoderConfig(
-        family="llama", shape=shape, eps=1e-5, rope=Rope(10000.0, "default", Fields({}, "benchmark")), windows=(0,) * shape.layers,
-        sparse=(False,) * shape.layers, norm_topk=False, end_tokens=frozenset(),
-    )  # fmt: skip
-    where = torch.device(device)
-    return ModelRunner(Decoder(config, RandomWeights(where, dtype), dtype=dtype, weight_format=weight_format, device=where))
+MODEL = ["--shape", "llama-125m", "--dtype", "float32", "--max-model-len", "1024"]
 
 
 def run(runner: ModelRunner, batch: int, prompt: int, output: int, clock: Callable[[], float]) -> tuple[float, float]:
     """Prefill and decode tokens per second of `batch` requests that come at once."""
-    policy = make_policy("sarathi", max_num_batched_tokens=512, max_num_seqs=max(16, batch))
+    policy = make_policy("sarathi", max_num_batched_tokens=4096, max_num_seqs=max(16, batch))
     engine = Engine(runner, policy, blocks=batch * ((prompt + output) // 16 + 2) + 8)
     generator = torch.Generator().manual_seed(batch)
     params = SamplingParams(max_tokens=output, temperature=0.0, ignore_eos=True)
     for _ in range(batch):
-        engine.add_request(torch.randint(0, 32000, (prompt,), generator=generator).tolist(), params)
+        engine.add_request(torch.randint(5, 30000, (prompt,), generator=generator).tolist(), params)
     began, waiting = clock(), batch
     while waiting:
         waiting -= sum(o.token >= 0 for o in engine.step()) if engine.stats().generated_tokens < batch else waiting
@@ -71,25 +49,29 @@ def run(runner: ModelRunner, batch: int, prompt: int, output: int, clock: Callab
     return batch * prompt / (first - began), (batch * output - made) / (end - first)
 
 
-def run_transformers(batch: int, prompt: int, output: int, repeat: int, clock: Callable[[], float]) -> tuple[float, float]:
-    """The same of transformers' own generation, a model of the same shape in single precision."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+def peer_rows(name: str, python: str, folder: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """What a peer reaches in each of its settings."""
+    how = ["--threads", options.threads, "--prompt", options.prompt, "--output", options.output, "--repeat", options.repeat]
+    command = [python, Path(__file__).with_name("engine_peers.py"), name, folder, *how, "--batches", *options.batches]
+    found = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, text=True, check=True).stdout
+    return [json.loads(line) for line in found.splitlines() if line.startswith('{"peer"')]
 
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(
-        vocab_size=SIZES["vocab"], hidden_size=SIZES["hidden"], intermediate_size=SIZES["ffn"], num_hidden_layers=SIZES["layers"],
-        num_attention_heads=SIZES["heads"], max_position_embeddings=1024, eos_token_id=None, pad_token_id=0,
-    )).eval()  # fmt: skip
-    tokens = torch.randint(1, 32000, (batch, prompt))
-    best = [0.0, 0.0]
-    for _ in range(repeat):
-        times = [clock()]
-        for new in (1, output):
-            model.generate(tokens, max_new_tokens=new, min_new_tokens=new, do_sample=False)
-            times.append(clock())
-        first, both = times[1] - times[0], times[2] - times[1]
-        best = [max(best[0], batch * prompt / first), max(best[1], batch * (output - 1) / (both - first))]
-    return best[0], best[1]
+
+def ratios(rows: list[dict[str, Any]]) -> None:
+    """Ours over the best of each peer, float32 apart, for each batch."""
+    peers = sorted({row["peer"] for row in rows} - {"rota"})
+    for name in [*peers, *(["all"] if len(peers) > 1 else [])]:
+        for alike in (False, True):
+            for row in rows:
+                others = [
+                    other for other in rows
+                    if other["peer"] != "rota" and name in (other["peer"], "all") and other["batch"] == row["batch"]
+                    and (not alike or other["setting"].startswith(("float32", "fp32")))
+                ]  # fmt: skip
+                if row["peer"] == "rota" and others and (row["setting"] == "float32" or not alike):
+                    each = {phase: row[phase] / max(other[phase] for other in others) for phase in ("prefill", "decode")}
+                    whom = f"{name}{' in float32' if alike else ''}"
+                    print(f"{row['setting']:>9}, batch {row['batch']:>2}, to {whom}: prefill {each['prefill']:.2f}x, decode {each['decode']:.2f}x")
 
 
 class NoModel:
@@ -130,7 +112,9 @@ def main() -> None:
     parser.add_argument("--cpu-time", action="store_true", help="count CPU time: for one thread on a machine shared with others")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 16])
-    parser.add_argument("--formats", nargs="*", default=["float32", "int8", "w8a8"])
+    parser.add_argument("--formats", nargs="*", default=["float32", "bfloat16", "int8", "w8a8"])
+    parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON", help="vllm, transformers, onnxruntime, openvino")
+    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     numba.set_num_threads(min(options.threads, numba.config.NUMBA_NUM_THREADS))
@@ -138,20 +122,32 @@ def main() -> None:
     for policy in ("sarathi", "vllm-v1", "layered"):
         print(f"bookkeeping with 64 sequences, {policy}: {1e3 * overhead(64, policy):.3f} ms a step (CPU time)")
     kind = "CPU time" if options.cpu_time else "wall time"
-    print(f"{'weights':>12} {'batch':>6} {'prefill':>10} {'decode':>10}   tokens/s, {options.threads} threads, {kind}")
-    for name in options.formats:
-        runner = None
-        if name != "transformers":
-            dtype = torch.bfloat16 if name == "bfloat16" else torch.float32
-            runner = random_llama(LLAMA, "plain" if name in ("float32", "bfloat16") else name, dtype)
+    print(f"{'engine':>13} {'setting':>24} {'batch':>6} {'prefill':>9} {'decode':>9}   tokens/s, {options.threads} threads, {kind}")
+    rows: list[dict[str, Any]] = []
+
+    def add(row: dict[str, Any]) -> None:
+        rows.append(row)
+        print(f"{row['peer']:>13} {row['setting']:>24} {row['batch']:>6} {row['prefill']:>9.0f} {row['decode']:>9.1f}", flush=True)
+
+    with tempfile.TemporaryDirectory() as folder:
+        make = [sys.executable, "-m", "rota", "make-model", folder, *MODEL, "--overwrite"]
+        subprocess.run(make, check=True, stdout=subprocess.DEVNULL)
+        for name in options.formats:
+            dtype, weights = (name, "plain") if name in ("float32", "bfloat16") else ("float32", name)
+            runner = load_runner(folder, dtype=dtype, weight_format=weights, device="cpu")
             run(runner, 1, 16, 8, clock)
-        for batch in options.batches:
-            if runner is None:
-                prefill, decode = run_transformers(batch, options.prompt, options.output, options.repeat, clock)
-            else:
+            for batch in options.batches:
                 runs = [run(runner, batch, options.prompt, options.output, clock) for _ in range(options.repeat)]
                 prefill, decode = (max(figures) for figures in zip(*runs, strict=True))
-            print(f"{name:>12} {batch:>6} {prefill:>10.0f} {decode:>10.1f}", flush=True)
+                add({"peer": "rota", "setting": name, "batch": batch, "prefill": prefill, "decode": decode})
+            del runner
+        for peer in options.peer:
+            name, _, python = peer.partition("=")
+            for row in peer_rows(name, python, folder, options):
+                add(row)
+    ratios(rows)
+    if options.json is not None:
+        options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -18,12 +18,39 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from engine import random_llama
 
+from rota.catalog.fields import Fields
 from rota.catalog.load import load_model
+from rota.catalog.shapes import ModelShape
 from rota.mechanisms.engine import Engine, SamplingParams
+from rota.mechanisms.engine.config import DecoderConfig, Rope
+from rota.mechanisms.engine.model import Decoder
 from rota.mechanisms.engine.model_runner import ModelRunner
 from rota.policies.registry import make_policy
+
+
+class RandomWeights:
+    """A checkpoint that makes up its tensors."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self._how = {"device": device, "dtype": dtype}
+
+    def __contains__(self, name: str) -> bool:
+        return not name.endswith("bias") and "_norm.weight" not in name
+
+    def get(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        return torch.ones(shape, **self._how) if "norm" in name else 0.02 * torch.randn(shape, **self._how)
+
+
+def random_llama(shape: ModelShape, weight_format: str, dtype: torch.dtype, device: str = "cuda") -> ModelRunner:
+    """A model of this shape."""
+    torch.manual_seed(0)
+    config = DecoderConfig(
+        family="llama", shape=shape, eps=1e-5, rope=Rope(10000.0, "default", Fields({}, "benchmark")), windows=(0,) * shape.layers,
+        sparse=(False,) * shape.layers, norm_topk=False, end_tokens=frozenset(),
+    )  # fmt: skip
+    where = torch.device(device)
+    return ModelRunner(Decoder(config, RandomWeights(where, dtype), dtype=dtype, weight_format=weight_format, device=where))
 
 
 def seconds(work: Callable[[], object], repeat: int = 20) -> float:
@@ -124,7 +151,7 @@ def main() -> None:
     print(" ".join(f"{head:>9}" for head in heads))
     rows = []
     for weight_format in options.formats:
-        runner = random_llama(shape, weight_format, torch.bfloat16, "cuda")
+        runner = random_llama(shape, weight_format, torch.bfloat16)
         read, n_weights = weights_of(runner, weight_format)
         for batch in options.batches:
             for _ in range(2):  # the first compiles and captures
