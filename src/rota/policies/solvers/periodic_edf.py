@@ -7,7 +7,9 @@ first where another would take its last place. Demands are admitted one by one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from typing import NamedTuple
 
 from rota.workload.shop.periodic import Periodic, capacities, hyperperiod
@@ -56,6 +58,7 @@ def schedule(work: Sequence[Periodic], occupancy: str, critical: bool = False) -
         _Instance((k + 1) * one.period, k * one.period, j) for j, one in enumerate(work) for k in range(hyperperiod(work) // one.period)
     )
     by_latest = sorted(waiting, key=lambda one: one.deadline - work[one.task].protocol.duration)
+    next_latest = 0
     placed: set[_Instance] = set()
 
     def place(one: _Instance) -> bool:
@@ -69,9 +72,12 @@ def schedule(work: Sequence[Periodic], occupancy: str, critical: bool = False) -
     for one in waiting:
         if one in placed:
             continue
-        other = next((o for o in by_latest if o not in placed and o != one), None) if critical else None
-        if other is not None and not _leaves_room(free, profiles, work, one, other) and not place(other):
-            return None
+        if critical:
+            while by_latest[next_latest] in placed:
+                next_latest += 1
+            other = next((o for o in islice(by_latest, next_latest, None) if o not in placed and o != one), None)
+            if other is not None and not _leaves_room(free, profiles, work, one, other) and not place(other):
+                return None
         if not place(one):
             return None
     return [sorted(own) for own in starts]
@@ -83,11 +89,10 @@ def _leaves_room(free: _Free, profiles: Sequence[Profile], work: Sequence[Period
         (profiles[each.task], each.release, each.deadline - work[each.task].protocol.duration) for each in (one, other)
     )
     at = free.earliest(*first)
-    if at is None:
+    if at is None or at + work[one.task].protocol.duration <= other.release or not first[0].keys() & second[0].keys():
         return True
-    beside = free.copy()
-    beside.take(profiles[one.task], at)
-    return beside.earliest(*second) is not None
+    with free.taken(profiles[one.task], at):
+        return free.earliest(*second) is not None
 
 
 def admit(demands: Sequence[Periodic], occupancy: str, critical: bool = False) -> tuple[list[int], list[list[int]]]:
@@ -121,11 +126,13 @@ class _Free:
     def __init__(self, units: Mapping[str, int]) -> None:
         self._levels = {name: [0] * count for name, count in units.items()}
 
-    def copy(self) -> _Free:
-        """The same, apart."""
-        found = _Free({})
-        found._levels = {name: list(levels) for name, levels in self._levels.items()}
-        return found
+    @contextmanager
+    def taken(self, profile: Profile, start: int) -> Iterator[None]:
+        """Occupied for a while."""
+        before = {name: list(self._levels[name]) for name in profile}
+        self.take(profile, start)
+        yield
+        self._levels |= before
 
     def earliest(self, profile: Profile, first: int, last: int) -> int | None:
         """The first start from `first` to `last` at which the profile fits; None if there is none."""
