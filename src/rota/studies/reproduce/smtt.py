@@ -160,8 +160,9 @@ def _cell_rows(totals: dict[tuple[str, str], Ints], optima: dict[str, Ints]) -> 
         for rule in (rule for rule in ORDER if rule in published or rule in known):
             here = gap(totals[name, rule], against)
             equal = "yes" if abs(here - known.get(rule, here)) <= _CENT else "no"
-            rows.append({"instances": row, "rule": rule, "published": published.get(rule, "-"), "paper's code": known.get(rule, "-"),
-                         "here": round(here, 2), "equal": equal if rule in known else "-"})  # fmt: skip
+            rows.append({"instances": row, "rule": rule, "published": f"{published[rule]:.2f}" if rule in published else "-",
+                         "paper's code": f"{known[rule]:.2f}" if rule in known else "-", "here": f"{here:.2f}",
+                         "equal": equal if rule in known else "-"})  # fmt: skip
     return rows
 
 
