@@ -33,6 +33,8 @@ STUDIES = {
         _study("apex", "APEX: tokens per second when the host computes part of decode attention", "Fan et al., IPDPS 2026, arXiv 2506.03296"),
         _study("smtt", "EDDC and MDDC: rules for total tardiness found by search, against the known ones", "Discovering Heuristics with LLMs, 2025",
                Reference("shop/tardiness", "n20_uniform.jsonl")),
+        _study("isbjssp", "Blocking job shops with swaps and interruptions: fixed rules, the bar for learned ones", "ISBJSSP, February 2023",
+               Reference("shop/jobshop", "classic.jsonl")),
         _study("r-constraintbench", "R-ConstraintBench: where planners stop keeping every constraint", "R-ConstraintBench, August 2025"),
         _study("quantum-network", "Multi-user quantum network: throughput, jitter and fidelity", "Skrzypczyk and Wehner, arXiv 2111.13124, 2021",
                Reference("shop/quantum", "nv_link_capabilities.json")),

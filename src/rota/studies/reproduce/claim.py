@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-REPRODUCED, PARTLY, NOT, NEEDS_DATA = "reproduced", "partly", "not reproduced", "needs data"
+REPRODUCED, PARTLY, NOT = "reproduced", "partly", "not reproduced"
+NEEDS_DATA, NEEDS_TRAINING = "needs data", "needs training"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class Finding:
     claimed, measured : str
         With units; `measured` carries the spread over seeds.
     verdict : str
-        ``reproduced``, ``partly``, ``not reproduced`` or ``needs data``.
+        ``reproduced``, ``partly``, ``not reproduced``, ``needs data`` or ``needs training``.
     why : str
         What differs, or what is needed.
     """
