@@ -47,6 +47,8 @@ def warm_up_shops() -> int:
     """Compile the kernels of the solvers of shops, projects and single machines; returns how many solvers ran."""
     from rota.contracts.shop import Budget
     from rota.errors import UnsupportedPolicy
+    from rota.mechanisms.shop.propagation import Propagation
+    from rota.policies.dispatch.ordering import make_ordering
     from rota.policies.solvers.registry import make_solver, solver_names
     from rota.workload.shop.build import due_jobs, job_shop, project, single_machine
 
@@ -64,6 +66,7 @@ def warm_up_shops() -> int:
                 make_solver(name).solve(problem, Budget(0.1, 1))
             except UnsupportedPolicy:
                 continue
+    Propagation(problems[0]).run(make_ordering("FIFO"))
     return len(solver_names())
 
 
