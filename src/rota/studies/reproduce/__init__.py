@@ -35,6 +35,8 @@ STUDIES = {
                Reference("shop/tardiness", "n20_uniform.jsonl")),
         _study("isbjssp", "Blocking job shops with swaps and interruptions: fixed rules, the bar for learned ones", "ISBJSSP, February 2023",
                Reference("shop/jobshop", "classic.jsonl")),
+        _study("jobshopcprl", "Job shops ordered instant by instant over propagated bounds: rules, the bar for learned orderings",
+               "Tassel et al., ICAPS 2023", Reference("shop/jobshop", "classic.jsonl")),
         _study("r-constraintbench", "R-ConstraintBench: where planners stop keeping every constraint", "R-ConstraintBench, August 2025"),
         _study("quantum-network", "Multi-user quantum network: throughput, jitter and fidelity", "Skrzypczyk and Wehner, arXiv 2111.13124, 2021",
                Reference("shop/quantum", "nv_link_capabilities.json")),
