@@ -26,7 +26,7 @@ def shop(jobs: int, machines: int, blocking: bool, breakdowns: bool) -> Columns:
     first = np.arange(jobs + 1, dtype=np.int64) * machines
     return Columns(
         np.arange(jobs * machines), first, machine, duration, duration, np.zeros(jobs, np.int64), np.full(jobs, np.inf),
-        np.arange(machines + 1, dtype=np.int64) * begin.shape[1], down, blocking,
+        np.arange(machines + 1, dtype=np.int64) * begin.shape[1], down, blocking, False,
     )  # fmt: skip
 
 
