@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from rota.policies.dispatch.online import Rule
+from rota.studies.reproduce import JOB_SHOPS
 from rota.studies.reproduce.claim import NEEDS_DATA, NEEDS_TRAINING, REPRODUCED, Options
 from rota.studies.reproduce.isbjssp import LUCKS, NOTED, Held, Setting, Task, run, run_task
-from rota.studies.reproduce.job_shops import drawn, find_data, published
+from rota.studies.reproduce.job_shops import drawn, published
 from rota.workload.shop.sets import read_bounds
 
 
@@ -22,8 +23,7 @@ def test_what_is_held_counts_until_the_job_moves_on() -> None:
 
 
 def test_every_rule_to_a_tenth_on_the_published_instances(shared: Path) -> None:
-    folder = find_data(str(shared))
-    assert folder is not None
+    folder = Path(JOB_SHOPS.find(str(shared)) or "")
     best = read_bounds(folder / "bounds_blocking_swap_makespan.csv")
     found = []
     for one in published(folder / "classic.jsonl", {f"la{k:02d}" for k in range(1, 41)}):
@@ -43,8 +43,8 @@ def test_luck_lengthens_and_lost_work_lengthens_more() -> None:
     assert means == sorted(means)
 
 
-def test_verdicts_of_a_quick_run_without_data(tmp_path: Path) -> None:
-    report = run(Options(seeds=1, quick=True, data=str(tmp_path)))
+def test_verdicts_of_a_quick_run_without_data() -> None:
+    report = run(Options(seeds=1, quick=True))
     verdicts = [finding.verdict for finding in report.findings]
     assert verdicts[:4] == [NEEDS_TRAINING, NEEDS_DATA, NEEDS_DATA, NEEDS_DATA]
     assert verdicts[4] == REPRODUCED

@@ -9,8 +9,9 @@ import pytest
 
 from rota.mechanisms.shop.propagation import Propagation
 from rota.policies.dispatch.ordering import make_ordering
+from rota.studies.reproduce import JOB_SHOPS
 from rota.studies.reproduce.claim import NEEDS_DATA, NEEDS_TRAINING, REPRODUCED, Options
-from rota.studies.reproduce.job_shops import SIZES, drawn, find_data, published
+from rota.studies.reproduce.job_shops import SIZES, drawn, published
 from rota.studies.reproduce.jobshopcprl import NOTED, RULES, Task, run, run_task
 from rota.workload.shop.build import job_shop
 from rota.workload.shop.sets import read_bounds
@@ -18,8 +19,7 @@ from rota.workload.shop.sets import read_bounds
 
 @pytest.mark.parametrize("family", ["la", "orb", "swv", "yn", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ta", "dmu"))])
 def test_every_rule_to_a_tenth_on_the_published_sets(shared: Path, family: str) -> None:
-    folder = find_data(str(shared))
-    assert folder is not None
+    folder = Path(JOB_SHOPS.find(str(shared)) or "")
     best = read_bounds(folder / "bounds_makespan.csv")
     some = [one for one in published(folder / "classic.jsonl") if one.name.rstrip("0123456789") == family]
     count, noted = NOTED[family]
@@ -49,8 +49,8 @@ def test_drawn_instances_have_the_sizes_of_lawrence() -> None:
     assert all(sorted(machine for machine, _ in job) == list(range(one.machines)) for one in some for job in one.ops)
 
 
-def test_verdicts_of_a_quick_run_without_data(tmp_path: Path) -> None:
-    report = run(Options(seeds=1, quick=True, data=str(tmp_path)))
+def test_verdicts_of_a_quick_run_without_data() -> None:
+    report = run(Options(seeds=1, quick=True))
     assert [finding.verdict for finding in report.findings] == [
         NEEDS_TRAINING, NEEDS_TRAINING, NEEDS_DATA, REPRODUCED, REPRODUCED, NEEDS_DATA,
     ]  # fmt: skip

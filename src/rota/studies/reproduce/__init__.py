@@ -8,7 +8,11 @@ from importlib import import_module
 from rota.errors import InputError
 from rota.studies.reproduce.claim import Options, Reference, Report, Study
 
-__all__ = ["STUDIES", "Options", "Report", "Study", "study"]
+__all__ = ["JOB_SHOPS", "STUDIES", "Options", "Report", "Study", "study"]
+
+
+#: Published job shops, which several take.
+JOB_SHOPS = Reference("shop/jobshop", "classic.jsonl")
 
 
 def _study(name: str, title: str, source: str, reference: Reference | None = None) -> Study:
@@ -34,9 +38,9 @@ STUDIES = {
         _study("smtt", "EDDC and MDDC: rules for total tardiness found by search, against the known ones", "Discovering Heuristics with LLMs, 2025",
                Reference("shop/tardiness", "n20_uniform.jsonl")),
         _study("isbjssp", "Blocking job shops with swaps and interruptions: fixed rules, the bar for learned ones", "ISBJSSP, February 2023",
-               Reference("shop/jobshop", "classic.jsonl")),
+               JOB_SHOPS),
         _study("jobshopcprl", "Job shops ordered instant by instant over propagated bounds: rules, the bar for learned orderings",
-               "Tassel et al., ICAPS 2023", Reference("shop/jobshop", "classic.jsonl")),
+               "Tassel et al., ICAPS 2023", JOB_SHOPS),
         _study("r-constraintbench", "R-ConstraintBench: where planners stop keeping every constraint", "R-ConstraintBench, August 2025"),
         _study("quantum-network", "Multi-user quantum network: throughput, jitter and fidelity", "Skrzypczyk and Wehner, arXiv 2111.13124, 2021",
                Reference("shop/quantum", "nv_link_capabilities.json")),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from rota.policies.dispatch.sequencing import Floats, Ints
 from rota.studies.dispatch import run_rule, warm_up
 from rota.studies.replicate import in_parallel
 from rota.studies.reproduce.claim import NEEDS_DATA, NEEDS_TRAINING, NOT, PARTLY, REPRODUCED, Finding, Options, Report, Table
-from rota.studies.reproduce.job_shops import Instance, drawn, find_data, published
+from rota.studies.reproduce.job_shops import Instance, drawn, published
 from rota.workload.shop.build import job_shop
 from rota.workload.shop.realization import draw, realized
 from rota.workload.shop.sets import read_bounds
@@ -123,7 +124,7 @@ Results = Mapping[Setting, Mapping[str, dict[str, Ran]]]
 def run(options: Options) -> Report:
     """The rules under all settings."""
     began = time.perf_counter()
-    folder = find_data(options.data)
+    folder = None if options.data is None else Path(options.data)
     if folder is None:
         instances = drawn(1 if options.quick else 5)
         reference = {one.name: one.load for one in instances}

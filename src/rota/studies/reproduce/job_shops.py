@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
@@ -29,13 +28,6 @@ class Instance(NamedTuple):
             for machine, ticks in job:
                 busy[machine] += ticks
         return max(*busy, *(sum(ticks for _, ticks in job) for job in self.ops))
-
-
-def find_data(given: str | None) -> Path | None:
-    """The folder of published instances: in or below the one given, or below $ROTA_SHARED or ../shared; None if there is none."""
-    root = Path(given) if given else Path(os.environ.get("ROTA_SHARED", "../shared"))
-    places = (root, root / "jobshop", root / "data" / "shop" / "jobshop")
-    return next((place for place in places if (place / "classic.jsonl").is_file()), None)
 
 
 def published(path: Path, names: Collection[str] | None = None) -> list[Instance]:

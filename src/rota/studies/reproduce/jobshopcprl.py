@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ from rota.policies.solvers.registry import make_solver
 from rota.policies.solvers.rollouts import best_of
 from rota.studies.replicate import in_parallel
 from rota.studies.reproduce.claim import NEEDS_DATA, NEEDS_TRAINING, NOT, PARTLY, REPRODUCED, Finding, Options, Report, Table
-from rota.studies.reproduce.job_shops import Instance, drawn, find_data, published
+from rota.studies.reproduce.job_shops import Instance, drawn, published
 from rota.workload.shop.build import job_shop
 from rota.workload.shop.sets import read_bounds
 
@@ -90,7 +91,7 @@ Found = list[tuple[Instance, int, Ran]]
 def run(options: Options) -> Report:
     """Rules, rollouts, and schedules that are followed."""
     began = time.perf_counter()
-    folder = find_data(options.data)
+    folder = None if options.data is None else Path(options.data)
     if folder is None:
         instances = drawn(1 if options.quick else 5)
         reference = {one.name: one.load for one in instances}
