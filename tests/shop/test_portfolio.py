@@ -12,7 +12,9 @@ from rota.contracts.shop import Budget, Job, Problem, Progress, Schedule
 from rota.errors import UnsupportedPolicy
 from rota.mechanisms.shop.checker import check
 from rota.policies.solvers.cpsat import CpSat
-from rota.policies.solvers.portfolio import Portfolio
+from rota.policies.solvers.job_shop import TabuSearch
+from rota.policies.solvers.lns import NeighbourhoodSearch
+from rota.policies.solvers.portfolio import Line, Portfolio
 from rota.policies.solvers.registry import make_solver
 from rota.policies.solvers.single_machine import SEQUENCES, Decomposition
 from rota.workload.shop.build import due_jobs, job_shop, project, single_machine
@@ -83,6 +85,16 @@ def test_any_problem_as_cp_sat_alone(seed: int) -> None:
     problem = random_problem(random.Random(seed))
     alone, outcome = CpSat().solve(problem, Budget(20, 1)), Portfolio().solve(problem, Budget(20, 1))
     assert (outcome.status, outcome.objective) == (alone.status, alone.objective)
+
+
+def test_lines_of_ones_own() -> None:
+    """Large-neighbourhood search takes up the tabu search's schedule; what only the last line can do goes there."""
+    lines: tuple[tuple[int, Line], ...] = ((36, ((TabuSearch(), 0.01), (NeighbourhoodSearch(opening=0), 0.99))), (10**9, ((CpSat(), 1.0),)))
+    outcome = Portfolio("mine", lines).solve(job_shop(FT06[::-1], 6), Budget(20, 1))
+    assert outcome.objective == (55,) and outcome.solver.startswith("mine of tabu")
+    rng = random.Random(1)
+    larger = job_shop([[(m, rng.randint(1, 9)) for m in rng.sample(range(5), 5)] for _ in range(8)], 5)
+    assert Portfolio("mine", lines).solve(larger, Budget(2, 1)).solver.startswith("mine of cp-sat")
 
 
 def test_a_stop_in_the_first_solver_stops_all() -> None:

@@ -183,6 +183,7 @@ class _Search:
         solver = cp_model.CpSolver()
         solver.parameters.num_workers = 1
         solver.parameters.random_seed = seed
+        solver.parameters.linearization_level = 0  # of what is small and tight, propagation alone finishes more
         solver.parameters.max_deterministic_time = EFFORT
         solver.parameters.max_time_in_seconds = max(0.01, self.left)
         solver.parameters.catch_sigint_signal = False

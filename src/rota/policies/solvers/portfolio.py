@@ -19,17 +19,19 @@ from rota.policies.solvers.lns import NeighbourhoodSearch
 from rota.policies.solvers.project_solvers import Heft, ProjectSampling
 from rota.policies.solvers.single_machine import Decomposition
 
-#: Lines of solvers, each with its share of the time, and the most tasks they are for; the first line whose first solver accepts the problem
-#: is taken. Proof ends it early. What CP-SAT may prove, up to some 200 operations of a job shop or 50 with blocking, goes to it soon; above,
-#: its time is better spent on the search.
-LINES: tuple[tuple[int, tuple[tuple[Solver, float], ...]], ...] = (
+#: Solvers, each with its share of the time.
+Line = tuple[tuple[Solver, float], ...]
+#: Lines, and the most tasks each is for; the first line whose first solver accepts the problem is taken. Proof ends it early. What CP-SAT
+#: may prove, up to some 200 operations of a job shop or 50 with blocking, goes to it soon; above, its time is better spent on the search.
+#: Where large-neighbourhood search helps is measured by benchmarks/shop_lns.py: on projects, not where tabu or iterated greedy search can go.
+LINES: tuple[tuple[int, Line], ...] = (
     (10**9, ((Decomposition(), 1.0),)),
     (200, ((TabuSearch(), 0.02), (CpSat(), 0.3), (TabuSearch(), 0.68))),
     (10**9, ((TabuSearch(), 0.95), (CpSat(), 0.05))),
     (50, ((BlockingSearch(), 0.02), (CpSat(), 0.5), (BlockingSearch(), 0.48))),
     (10**9, ((BlockingSearch(), 0.9), (CpSat(), 0.1))),
     (50, ((ProjectSampling(), 0.01), (CpSat(), 0.99))),
-    (10**9, ((ProjectSampling(), 0.05), (CpSat(), 0.95))),
+    (10**9, ((ProjectSampling(), 0.05), (CpSat(), 0.15), (NeighbourhoodSearch(opening=0), 0.8))),
     (10**9, ((Heft(), 0.05), (CpSat(), 0.95))),
     (10**9, ((CpSat(), 1.0),)),
 )
@@ -37,9 +39,10 @@ LINES: tuple[tuple[int, tuple[tuple[Solver, float], ...]], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Portfolio:
-    """The solvers of the problem's line of `LINES`."""
+    """The solvers of the problem's line, of `LINES` or of one's own; the last must be able to do everything."""
 
     name: str = "portfolio"
+    lines: tuple[tuple[int, Line], ...] = LINES
 
     def capabilities(self) -> frozenset[Feature]:
         """What CP-SAT can do: everything."""
@@ -47,13 +50,13 @@ class Portfolio:
 
     def solve(self, problem: Problem, budget: Budget, hint: Schedule | None = None, on_progress: OnProgress | None = None) -> Outcome:
         """The best schedule of all, with the best bound."""
-        for largest, line in LINES:
+        for largest, line in self.lines:
             if len(problem.tasks) > largest:
                 continue
             try:
                 return _Relay(problem, budget, on_progress).run(line, hint, self.name)
             except UnsupportedPolicy:
-                if line is LINES[-1][1]:
+                if line is self.lines[-1][1]:
                     raise
         raise AssertionError
 
@@ -67,7 +70,7 @@ class _Relay:
         self.trace: list[Progress] = []
         self.best: Outcome | None = None
 
-    def run(self, line: tuple[tuple[Solver, float], ...], hint: Schedule | None, name: str) -> Outcome:
+    def run(self, line: Line, hint: Schedule | None, name: str) -> Outcome:
         if find_spec("ortools") is None:
             line = tuple((solver, share) for solver, share in line if not isinstance(solver, CpSat | NeighbourhoodSearch)) or line
         for solver, _ in line:
