@@ -113,7 +113,7 @@ def settings(peer: str, folder: str, threads: int, batch: int) -> dict[str, Call
     if peer == "onnxruntime":
         return {precision: lambda p=precision: onnxruntime(folder, p, threads) for precision in ("fp32", "int4")}
     if peer == "openvino":
-        return {precision: lambda p=precision: openvino(folder, p, threads) for precision in ("fp32", "int8")}
+        return {f"weights {precision}": lambda p=precision: openvino(folder, p, threads) for precision in ("fp32", "int8")}
     raise SystemExit(f"unknown peer {peer}; choose vllm, transformers, onnxruntime or openvino")
 
 
