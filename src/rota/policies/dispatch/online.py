@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from rota.contracts.dispatch import DispatchRule, JobState, Start, Startable, View, WaitUntilNextEvent
 from rota.errors import InputError
+from rota.policies.dispatch.etf import Etf
+from rota.policies.dispatch.list_scheduling import WAYS, ListScheduling
 from rota.policies.dispatch.priorities import priorities
 from rota.policies.dispatch.sequencing import Floats, Ints
 
@@ -85,8 +87,13 @@ class Random:
 
 
 def rule_names() -> list[str]:
-    """All names that `make_rule` knows."""
+    """Rules for any shop."""
     return [*_NUMBER, "RANDOM"]
+
+
+def graph_rule_names() -> list[str]:
+    """Rules for task graphs, whose tasks hold one processor each."""
+    return [*WAYS, "ETF"]
 
 
 def make_rule(name: str, seed: int = 0, most_inside: int = 0) -> DispatchRule:
@@ -100,6 +107,10 @@ def make_rule(name: str, seed: int = 0, most_inside: int = 0) -> DispatchRule:
     known = name.upper()
     if known == "RANDOM":
         return Random(seed, most_inside=most_inside)
+    if known == "ETF":
+        return Etf(most_inside=most_inside)
+    if known in WAYS:
+        return ListScheduling(known, most_inside)
     if known not in _NUMBER:
-        raise InputError(f"unknown dispatch rule {name!r}; choose from {', '.join(rule_names())}")
+        raise InputError(f"unknown dispatch rule {name!r}; choose from {', '.join([*rule_names(), *graph_rule_names()])}")
     return Rule(known, most_inside)

@@ -45,7 +45,7 @@ def heft(work: list[Ints], where: list[Ints], transfers: Transfers, n_processors
         best: tuple[int, int, int] | None = None
         for m, (duration, processor) in enumerate(zip(work[task].tolist(), where[task].tolist(), strict=True)):
             ready = max((int(end[i] + transfers[i, task][mode[i], m]) for i in before.get(task, ())), default=0)
-            at = _gap(busy[processor], ready, duration)
+            at = gap(busy[processor], ready, duration)
             if best is None or at + duration < best[0]:
                 best = (at + duration, at, m)
         assert best is not None
@@ -55,7 +55,7 @@ def heft(work: list[Ints], where: list[Ints], transfers: Transfers, n_processors
     return start, mode
 
 
-def _gap(busy: list[tuple[int, int]], ready: int, duration: int) -> int:
+def gap(busy: list[tuple[int, int]], ready: int, duration: int) -> int:
     """The earliest start from `ready` on between busy intervals, which are in order."""
     for begin, finish in busy:
         if ready + duration <= begin:

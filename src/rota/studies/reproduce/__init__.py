@@ -44,6 +44,8 @@ STUDIES = {
         _study("r-constraintbench", "R-ConstraintBench: where planners stop keeping every constraint", "R-ConstraintBench, August 2025"),
         _study("quantum-network", "Multi-user quantum network: throughput, jitter and fidelity", "Skrzypczyk and Wehner, arXiv 2111.13124, 2021",
                Reference("shop/quantum", "nv_link_capabilities.json")),
+        _study("deepsocs", "DeepSoCS: task graphs online on a chip, rules that a learned order is up against", "DeepSoCS, May 2020",
+               Reference("shop/dag", "soc_top.json")),
         _study("vidur-parity", "The simulator equals Vidur request by request", "Agrawal et al., Vidur, MLSys 2024",
                Reference("fidelity/vidur", "optables_ms_exact.npz")),
     )

@@ -140,19 +140,41 @@ def task_graph(
     durations : for each task the ticks that it takes on each processor
     edges : triples (i, j, ticks): j starts when i has ended, and so many ticks later if it runs on another processor
     """
+    tasks, lags = _graph(durations, edges, "")
+    job = Job(name, tuple(task.id for task in tasks))
+    return Problem(tasks, _processors(durations), lags, (job,), objective or Objective.of("makespan"), name=name)
+
+
+def task_graphs(graphs: Sequence[tuple[Sequence[Sequence[int]], Iterable[tuple[int, int, int]]]], *, name: str = "graphs") -> Problem:
+    """Jobs ``j0``, ``j1``, ... that are each a task graph, see `task_graph`, on the same processors; the objective is their total flow time."""
+    tasks: list[Task] = []
+    lags: list[Lag] = []
+    jobs = []
+    for j, (durations, edges) in enumerate(graphs):
+        own, ties = _graph(durations, edges, f"j{j}.")
+        tasks += own
+        lags += ties
+        jobs.append(Job(f"j{j}", tuple(task.id for task in own)))
+    return Problem(tuple(tasks), _processors(graphs[0][0]), tuple(lags), tuple(jobs), Objective.of("total_flow_time"), name=name)
+
+
+def _processors(durations: Sequence[Sequence[int]]) -> tuple[Resource, ...]:
+    return tuple(Resource(f"p{q}") for q in range(len(durations[0])))
+
+
+def _graph(
+    durations: Sequence[Sequence[int]], edges: Iterable[tuple[int, int, int]], prefix: str
+) -> tuple[tuple[Task, ...], tuple[Lag, ...]]:
     processors = range(len(durations[0]))
-    tasks = tuple(Task(f"t{i}", tuple(Mode(row[q], (Use(f"p{q}"),)) for q in processors)) for i, row in enumerate(durations))
+    tasks = tuple(Task(f"{prefix}t{i}", tuple(Mode(row[q], (Use(f"p{q}"),)) for q in processors)) for i, row in enumerate(durations))
     lags = tuple(
         Lag(
-            Event(f"t{i}", "end"), Event(f"t{j}", "start"),
+            Event(f"{prefix}t{i}", "end"), Event(f"{prefix}t{j}", "start"),
             by_modes={(q, r): ticks for q in processors for r in processors if q != r and ticks} or None,
         )
         for i, j, ticks in edges
     )  # fmt: skip
-    resources = tuple(Resource(f"p{q}") for q in processors)
-    return Problem(
-        tasks, resources, lags, (Job(name, tuple(task.id for task in tasks)),), objective or Objective.of("makespan"), name=name
-    )
+    return tasks, lags
 
 
 def due_jobs(due: Sequence[int], weights: Sequence[int] | None = None) -> Iterator[Job]:
