@@ -1,13 +1,14 @@
 """How far the simulator is from the engine, on this machine: three policies on a mixed trace at three loads.
 
-    python benchmarks/fidelity.py MODEL_DIR [--requests 300] [--clock cpu|wall] [--turn SECONDS] [--json FILE]
+    python benchmarks/fidelity.py MODEL_DIR [--requests 300] [--repeats 3] [--clock cpu|wall] [--turn SECONDS] [--json FILE]
 
 One thread. Time is CPU time unless --clock wall: what other programs take of the machine does not count, though they share its caches and
 its memory. A machine with other work is also faster now and slower then; so calibration and runs take turns of a quarter of a second, and
-all see the same machine on average. --turn 0 lets one follow the other, as on an idle machine. Before anything is measured, steps of every
-number of tokens are computed once, and oneDNN is told to keep what it prepares for each. A step ratio is what the steps of a run took over
-what the costs say of these very steps. Bars: median error of mean and P90 of TTFT, TBT and E2E within 10%, the worst within 20%, and
-policies that differ by more than 5% ranked as measured.
+all see the same machine on average. --turn 0 lets one follow the other, as on an idle machine. Every run is made several times, and what was
+measured is the median: a moment in which the machine stands still delays all requests that wait, which no cost of a step foresees. Before
+anything is measured, steps of every number of tokens are computed once, and oneDNN is told to keep what it prepares for each. A step ratio is
+what the steps of a run took over what the costs say of these very steps. Bars: median error of mean and P90 of TTFT, TBT and E2E within 10%,
+the worst within 20%, and policies that differ by more than 5% in every repetition ranked as measured.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import json
 import os
 import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from rota.cost.steps import StepFit, fit_steps
 from rota.mechanisms.engine.calibrate import CLOCKS, open_engine, sweep_of, turns
 from rota.mechanisms.engine.log import Entry
 from rota.policies.registry import parse_policy
-from rota.studies.fidelity import METRICS, Measurement, predicted, ranking
+from rota.results.run import Run
+from rota.studies.fidelity import METRICS, Cell, Measurement, cells, predicted, ranking, step_ratio
 from rota.workload import load_trace
 from rota.workload.trace import Trace
 
@@ -40,12 +42,14 @@ POLICIES = ("sarathi:max_num_batched_tokens=256", "vllm-v1", "layered")
 #: Share of the rate at which the engine is busy all the time.
 LOADS = (0.4, 0.65, 0.85)
 STATS = ("mean", "p90")
+Key = tuple[float, str]  # load and policy
 MEDIAN, WORST = 0.10, 0.20
 #: Short chats and long documents: heavy tails.
 TRACE = "poisson:rate={rate:.4g},prompt=100/400,output=20/60,max_total=1024"
-#: A calibration takes about so much longer than a run; its turns are longer by as much, so that it ends when they end.
-LONGER = 3.0
-CHUNK, ROUNDS, KV_BYTES = 1024, 5, 192 << 20
+#: Rounds of the calibration beside each repetition of the runs. They take about so much longer than a run; their turns are longer by as much,
+#: so that they end when the runs end.
+ROUNDS, LONGER = 2, 1.7
+CHUNK, WARM, KV_BYTES = 1024, 2048, 192 << 20
 
 
 class Stopwatch:
@@ -78,13 +82,22 @@ def take_turns(work: list[tuple[Stopwatch, Iterator[Any], float]], turn: float) 
             watch.stop()
 
 
-def calibration(settings: dict[str, Any], watch: Stopwatch, rounds: int) -> tuple[Iterator[Any], Callable[[], StepFit]]:
-    """The steps of a calibration, and what comes of them."""
-    log: list[Entry] = []
-    engine = open_engine(settings, parse_policy(POLICIES[0]), log, watch)
-    kept = SampleFile(None, {})
-    steps = turns(engine, log, kept, clock=settings["clock"], rounds=rounds, budget=1e9, most_tokens=CHUNK, seed=0)
-    return steps, lambda: fit_steps(kept.fitted, kept.held_out, engine.core.limits.n_layers)
+class Calibration:
+    """A calibration that goes on for so many rounds at a time."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.watch = Stopwatch(CLOCKS[settings["clock"]])
+        self._clock, self._log, self._rounds, self._kept = settings["clock"], [], 0, SampleFile(None, {})
+        self._engine = open_engine(settings, parse_policy(POLICIES[0]), self._log, self.watch)
+
+    def steps(self, rounds: int) -> Iterator[Any]:
+        """The steps of more rounds."""
+        self._rounds += rounds
+        return turns(self._engine, self._log, self._kept, clock=self._clock, rounds=self._rounds, budget=1e9, most_tokens=CHUNK, seed=0)
+
+    def fit(self) -> StepFit:
+        """What all rounds say."""
+        return fit_steps(self._kept.fitted, self._kept.held_out, self._engine.core.limits.n_layers)
 
 
 def costs_of(settings: dict[str, Any], fit: StepFit) -> Measured:
@@ -107,6 +120,7 @@ def main() -> int:
     parser.add_argument("model")
     parser.add_argument("--clock", default="cpu", choices=("cpu", "wall"))
     parser.add_argument("--requests", type=int, default=300)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--turn", type=float, default=0.25)
     parser.add_argument("--json")
     options = parser.parse_args()
@@ -114,49 +128,56 @@ def main() -> int:
         "model_dir": options.model, "device": "cpu", "threads": 1, "dtype": "float32", "weight_format": "plain", "kv_bytes": KV_BYTES,
         "block_size": 16, "max_model_len": None, "clock": options.clock,
     }  # fmt: skip
-    source = CLOCKS[options.clock]
-    sweep_of(open_engine(settings, parse_policy(POLICIES[0]), []), options.clock, CHUNK).warm_up()
-    watch = Stopwatch(source)
-    rough, fit = calibration(settings, watch, 1)  # to know what a load is
-    take_turns([(watch, rough, 1.0)], 0.0)
-    full = capacity(costs_of(settings, fit()), options.requests)
+    sweep_of(open_engine(settings, parse_policy(POLICIES[0]), []), options.clock, WARM).warm_up()
+    rough = Calibration(settings)  # to know what a load is
+    take_turns([(rough.watch, rough.steps(1), 1.0)], 0.0)
+    full = capacity(costs_of(settings, rough.fit()), options.requests)
     traces = {load: load_trace(TRACE.format(rate=load * full), limit=options.requests, seed=2) for load in LOADS}
     print(f"busy all the time at {full:.1f} requests/s; {options.requests} requests a run; {options.clock} time", flush=True)
-    watch = Stopwatch(source)
-    steps, fit = calibration(settings, watch, ROUNDS)
-    work = [(watch, steps, LONGER)]
-    runs: dict[tuple[float, str], Measurement] = {}
-    for load, trace in traces.items():
-        for policy in POLICIES:
-            watch = Stopwatch(source)
-            runs[load, policy] = Measurement(settings, trace, policy, source=watch)
-            work.append((watch, runs[load, policy].drive.steps(), 1.0))
-    gc.freeze()
-    take_turns(work, options.turn)
-    costs = costs_of(settings, fit())
+    calibration = Calibration(settings)
+    found: dict[Key, list[tuple[Run, list[Entry]]]] = {(load, policy): [] for load in LOADS for policy in POLICIES}
+    for number in range(options.repeats):
+        watches = {key: Stopwatch(CLOCKS[options.clock]) for key in found}
+        runs = {key: Measurement(settings, traces[key[0]], key[1], source=watch) for key, watch in watches.items()}
+        gc.freeze()
+        work = [(watches[key], run.drive.steps(), 1.0) for key, run in runs.items()]
+        take_turns([(calibration.watch, calibration.steps(ROUNDS), LONGER), *work], options.turn)
+        for key, run in runs.items():
+            found[key].append((run.run(), run.log))
+        print(f"{number + 1} of {options.repeats} repetitions", file=sys.stderr, flush=True)
+    costs = costs_of(settings, calibration.fit())
     for check in costs.fit.checks:
         print(f"calibration: {check.kind} steps, {check.steps} held out, error {check.error:.1%}, p90 {check.p90:.1%}")
-    return report(costs, traces, runs, options.json)
+    return report(costs, traces, found, options.json)
 
 
-def report(costs: Measured, traces: dict[float, Trace], runs: dict[tuple[float, str], Measurement], path: str | None) -> int:
+def median_cells(cells: Sequence[Sequence[Cell]]) -> list[Cell]:
+    """One prediction beside the median of what was measured."""
+    return [Cell(same[0].metric, same[0].predicted, statistics.median(cell.measured for cell in same)) for same in zip(*cells, strict=True)]
+
+
+def report(costs: Measured, traces: dict[float, Trace], found: Mapping[Key, Sequence[tuple[Run, list[Entry]]]], path: str | None) -> int:
     """Print what was found, and whether it meets the bars."""
     errors: list[float] = []
     rows, pairs_all, right_all = [], 0, 0
     for load, trace in traces.items():
-        pairs = [runs[load, policy].pair(costs, predicted(costs, trace, policy)) for policy in POLICIES]
-        for pair in pairs:
-            cells = pair.cells(METRICS, STATS)
-            errors += [abs(cell.error) for cell in cells[:-1]]
+        sides = []
+        for policy in POLICIES:
+            foreseen = predicted(costs, trace, policy)
+            sides.append([cells(foreseen, run, METRICS, STATS) for run, _ in found[load, policy]])
+            middle = median_cells(sides[-1])
+            ratios = [step_ratio(log, costs) for _, log in found[load, policy]]
+            errors += [abs(cell.error) for cell in middle[:-1]]
             rows.append({
-                "load": load, "policy": pair.policy, "step_ratio": pair.step_ratio,
-                "cells": {cell.metric: [cell.predicted, cell.measured, cell.error] for cell in cells},
+                "load": load, "policy": policy, "step_ratios": ratios,
+                "cells": {cell.metric: [cell.predicted, cell.measured, cell.error] for cell in middle},
             })  # fmt: skip
-            shown = "  ".join(f"{c.metric} {c.measured * 1e3:,.1f} ms {c.error:+.1%}" for c in cells[:-1])
-            print(f"load {load:.2f} {pair.policy.partition(':')[0]:8} steps {pair.step_ratio:.3f}x  {shown}  tokens/s {cells[-1].error:+.1%}")
-        found = ranking(pairs, METRICS, STATS)
-        pairs_all, right_all = pairs_all + found.pairs, right_all + found.right
-        print(f"load {load:.2f} ranking: {found.right} of {found.pairs} pairs that differ by more than 5% are in the right order")
+            shown = "  ".join(f"{c.metric} {c.measured * 1e3:,.1f} ms {c.error:+.1%}" for c in middle[:-1])
+            steps = "/".join(f"{ratio:.3f}" for ratio in ratios)
+            print(f"load {load:.2f} {policy.partition(':')[0]:8} steps {steps}  {shown}  tokens/s {middle[-1].error:+.1%}")
+        order = ranking(sides)
+        pairs_all, right_all = pairs_all + order.pairs, right_all + order.right
+        print(f"load {load:.2f} ranking: {order.right} of {order.pairs} pairs that differ by more than 5% in every repetition are in the right order")
     median, worst = statistics.median(errors), max(errors)
     met = median <= MEDIAN and worst <= WORST and right_all == pairs_all
     print(f"{len(errors)} cells: median error {median:.1%} (bar {MEDIAN:.0%}), worst {worst:.1%} (bar {WORST:.0%}), "

@@ -29,6 +29,8 @@ MOST = 4000
 RATES = ("decode_floor", "decode_byte_s", "prefill_floor", "prefill_flop_s", "prefill_byte_s", "cpu", "cpu_per_seq")
 #: Parts of the time of a step that each of `RATES` is taken for before the fit.
 STARTS = (0.003, 0.03, 0.2)
+#: Each knot of a table is at least so many times the one before.
+SPREAD = 2**0.24
 _LOWEST, _HIGHEST = 1e-13, 1e3  # seconds, of anything
 
 
@@ -99,11 +101,12 @@ def fit_steps(fitted: Sequence[StepSample], held_out: Sequence[StepSample], n_la
     design = _Design(_thinned(fitted), n_layers)
     x = design.solve()
     layers, heads = len(design.knots), len(design.head_knots)
+    layer, head = x[:layers].cumsum(), x[layers : layers + heads].cumsum()
     rates = dict(zip(RATES, (float(v) for v in x[layers + heads :]), strict=True))
     extra = _around(around)
     rates["cpu"] += extra[0]
     rates["cpu_per_seq"] += extra[1]
-    found = StepFit(design.knots, x[:layers], design.head_knots, x[layers : layers + heads], rates, n_layers)
+    found = StepFit(design.knots, layer, design.head_knots, head, rates, n_layers)
     return replace(found, checks=tuple(_checks(found, held_out, extra)))
 
 
@@ -119,7 +122,10 @@ def merged(samples: Iterable[StepSample]) -> list[StepSample]:
 
 
 class _Design:
-    """Samples as the rows of a model that is linear in all but attention's two rates."""
+    """Samples as the rows of a model that is linear in all but attention's two rates.
+
+    Of a table, parameters are its first value and what each knot adds: more tokens never take less time.
+    """
 
     def __init__(self, samples: Sequence[StepSample], n_layers: int) -> None:
         self.seconds = np.array([s.seconds for s in samples])
@@ -133,10 +139,10 @@ class _Design:
         self.span = span
         alone = np.where(chunks > 0, n_layers - span, n_layers)
         self.knots, self.head_knots = _knots(np.concatenate([decodes + new, decodes])), _knots(emitted)
-        layer = span[:, None] * _hats(self.knots, decodes + new) + alone[:, None] * _hats(self.knots, decodes)
+        layer = span[:, None] * _steps(self.knots, decodes + new) + alone[:, None] * _steps(self.knots, decodes)
         context = np.array([s.context for s in samples], np.float64)
         rest = [n_layers * (decodes > 0), n_layers * context, span, np.ones_like(span), decodes + chunks]
-        self.linear = np.concatenate([layer, _hats(self.head_knots, emitted), np.stack(rest, axis=1)], axis=1)
+        self.linear = np.concatenate([layer, _steps(self.head_knots, emitted), np.stack(rest, axis=1)], axis=1)
 
     def predict(self, x: Floats) -> Floats:
         """Seconds of the samples under such parameters (the order of `RATES` behind the tables)."""
@@ -150,14 +156,15 @@ class _Design:
         return min(found, key=lambda x: float(np.abs(np.log(self.predict(x) / self.seconds)).mean()))
 
     def _solve(self, share: float) -> Floats:
-        start = np.concatenate([self._slope() * self.knots, 1e-6 * self.head_knots, self._rates(share)])
+        added = [np.diff(knots, prepend=0) for knots in (self.knots, self.head_knots)]
+        start = np.concatenate([self._slope() * added[0], 1e-6 * added[1], self._rates(share)])
         bounds = [(np.log(_LOWEST), np.log(_HIGHEST))] * len(start)
         x = least_squares(lambda x: self.predict(np.exp(x)), self.seconds, np.log(start).tolist(), bounds)
         return np.asarray(np.exp(x))
 
     def _slope(self) -> float:
         """Seconds per token and layer, if all were spent on that."""
-        weight = self.linear[:, : len(self.knots)] @ self.knots
+        weight = self.linear[:, : len(self.knots)] @ np.diff(self.knots, prepend=0)
         return float(np.median(self.seconds / np.maximum(weight, 1.0)))
 
     def _rates(self, part: float) -> list[float]:
@@ -216,16 +223,14 @@ def predict(found: StepFit, sample: StepSample) -> float:
 
 
 def _knots(counts: Floats) -> NDArray[np.int64]:
-    """Powers of two up to the largest count, and it; only those with something measured between them and the one before."""
-    present = np.unique(counts[counts > 0]).astype(np.int64)
-    if not len(present):
-        return np.array([1, 2], np.int64)
-    most = int(present[-1])
-    ladder = [1 << i for i in range(most.bit_length())] + [most]
+    """Counts that were measured, about four to an octave, the largest among them: a knot where nothing was measured could lie anywhere."""
+    present = np.unique(counts[counts > 0]).astype(np.int64).tolist()
     kept = [1]
-    for knot in sorted(set(ladder) - {1}):
-        if ((present > kept[-1]) & (present <= knot)).any():
-            kept.append(knot)
+    for count in present:
+        if count >= SPREAD * kept[-1]:
+            kept.append(count)
+    if len(kept) > 2 and kept[-1] < present[-1]:
+        kept[-1] = present[-1]  # beyond the last two, costs go on along their line
     return np.array(kept if len(kept) > 1 else [1, 2], np.int64)
 
 
@@ -239,6 +244,11 @@ def _hats(knots: NDArray[np.int64], counts: Floats) -> Floats:
     weights[rows, right - 1], weights[rows, right] = 1 - share, share
     weights[counts <= 0] = 0.0
     return weights
+
+
+def _steps(knots: NDArray[np.int64], counts: Floats) -> Floats:
+    """The same weights for what each knot adds to the one before."""
+    return _hats(knots, counts)[:, ::-1].cumsum(axis=1)[:, ::-1]
 
 
 def _value(knots: NDArray[np.int64], values: Floats, count: int) -> float:

@@ -150,20 +150,25 @@ def step_ratio(log: Sequence[Entry], costs: Measured) -> float:
 
 
 class Ranking(NamedTuple):
-    """Pairs of policies that differ by more than `TIE` in a measured figure, and those of them that the simulator orders alike."""
+    """Pairs of policies that differ in a measured figure, and those of them that the simulator orders alike."""
 
     pairs: int
     right: int
 
 
-def ranking(pairs: Sequence[Pair], metrics: Sequence[str], stats: Sequence[str]) -> Ranking:
-    """How well the simulator ranks the policies of one load, over several figures."""
-    found = [{cell.metric: cell for cell in pair.cells(metrics, stats)[:-1]} for pair in pairs]
+def ranking(sides: Sequence[Sequence[Sequence[Cell]]]) -> Ranking:
+    """How well the simulator ranks the policies of one load over all figures but throughput: for each policy the cells of every repetition.
+
+    A pair counts where all repetitions differ by more than `TIE`, and in the same direction.
+    """
+    found = [
+        [{cell.metric: cell for cell in cells if cell.metric != THROUGHPUT} for cells in repetitions] for repetitions in sides
+    ]  # fmt: skip
     total = right = 0
     for first, second in combinations(found, 2):
-        for name in first:
-            a, b = first[name], second[name]
-            if abs(a.measured / b.measured - 1) > TIE:
+        for name in first[0]:
+            apart = [a[name].measured / b[name].measured - 1 for a, b in zip(first, second, strict=True)]
+            if min(apart) > TIE or max(apart) < -TIE:
                 total += 1
-                right += (a.measured < b.measured) == (a.predicted < b.predicted)
+                right += (first[0][name].predicted > second[0][name].predicted) == (apart[0] > 0)
     return Ranking(total, right)

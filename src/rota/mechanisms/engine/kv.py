@@ -38,7 +38,8 @@ class PagedKV:
         self.arrays: list[tuple[NDArray[Any], NDArray[Any]]] = []
         if device.type == "cpu":  # NumPy asks for huge pages, which matters to whoever reads all over them
             number = np.dtype(np.uint16) if dtype == torch.bfloat16 else torch.empty(0, dtype=dtype).numpy().dtype
-            self.arrays = [(np.zeros(shape, number), np.zeros(shape, number)) for _ in range(layers)]
+            # written now: a page that the system hands out at its first use would cost a request its time
+            self.arrays = [(np.full(shape, 0, number), np.full(shape, 0, number)) for _ in range(layers)]
             self.keys = [torch.from_numpy(keys).view(dtype) for keys, _ in self.arrays]
             self.values = [torch.from_numpy(values).view(dtype) for _, values in self.arrays]
         else:

@@ -63,13 +63,15 @@ class Sweep:
         self._longest = min(max_len, blocks * block_size)
         self._tokens, self._seqs = min(most_tokens, self._longest), min(most_seqs, blocks)
         self._seed = seed
+        self._places = np.random.default_rng((seed, 1 << 22)).permutation(blocks).astype(np.int32)
         self.grid = [step for step in dict.fromkeys(self._grid()) if self._fits(step)]
         self.random = [step for step in dict.fromkeys(self._random()) if self._fits(step)]
 
     def warm_up(self) -> None:
-        """Compute every number of tokens and of answers once: libraries prepare a matrix product when they first see its size."""
+        """Compute every number of tokens and of answers once: libraries prepare a matrix product when they first see its size (of many tokens,
+        that of every sixteenth)."""
         table = np.arange(self._longest // self._size, dtype=np.int32)[None]
-        for n in range(1, self._tokens + 1):
+        for n in (*range(1, min(257, self._tokens + 1)), *range(272, self._tokens + 1, 16)):
             seq = _nobody(n, 0)
             self._runner.run([Row(seq, 0, n, (0, 1), self._runner.n_layers == 1, False)], table)
             self._runner.forget(seq)
@@ -98,7 +100,7 @@ class Sweep:
         at = 0
         for total in (*step.decodes, *(past + new for past, new in step.chunks)):
             need = self._count(total)
-            tables[slot, :need] = np.arange(at, at + need)
+            tables[slot, :need] = self._places[at : at + need]  # as in an engine that has served for a while: a sequence's blocks lie anywhere
             seqs.append(_nobody(total, slot))
             at, slot = at + need, slot + 1
         n = len(step.decodes)
@@ -121,14 +123,20 @@ class Sweep:
     def _grid(self) -> Iterator[Step]:
         chunk, longest, depth = self._tokens, self._longest, self._runner.n_layers
         pasts = [0, *_ladder(longest - 1, 4, 64)]
+        sizes = self._sizes(chunk)
+        for n in sizes:
+            yield Step((), ((0, n),), emits=True)
+        for n in sizes[-16:]:  # a policy may compute more at once than the largest chunk
+            yield Step((), ((0, n), (0, n)))
         for n in (1, *_ladder(chunk, 2, 8)):
-            for past in pasts:
-                if n * (n + 2 * past) <= 4 * chunk * chunk or past == 0:  # what grows with the square would take all the time
-                    yield Step((), ((past, n),), emits=past == 0)
+            for past in pasts[1:]:
+                if n * (n + 2 * past) <= 4 * chunk * chunk:  # what grows with the square would take all the time
+                    yield Step((), ((past, n),))
         batches = (1, *_ladder(self._seqs, 2, 2))
-        for n in batches:
+        for n in self._sizes(self._seqs):
             for context in _ladder(longest, 4, 16):
                 yield Step((context,) * n)
+        for n in batches:
             for emits in (False, True):  # the head alone is the difference
                 yield Step((), ((0, 8),) * n, emits)
         for n in batches[1::2]:
@@ -136,9 +144,17 @@ class Sweep:
                 yield Step((min(128, longest),) * n, ((0, new),), emits=True)
                 yield Step((min(128, longest),) * n, ((min(256, longest - new), new),))
         for cut in {1, depth // 2} - {0, depth}:
-            for new in _ladder(chunk, 4, 16):
+            for new in sizes[len(sizes) % 2 :: 2]:
                 for n in (0, *batches[2::3]):
                     yield Step((min(128, longest),) * n, ((0, new),), True, (cut,))
+
+    def _sizes(self, most: int) -> list[int]:
+        """All up to 8, then every power of two and three sizes between it and the next, drawn: products of matrices are fastest for round ones."""
+        draw = np.random.default_rng((self._seed, 1 << 23))
+        found = set(range(1, 9))
+        for size in _ladder(most, 2, 8):
+            found |= {size, *(size + size * part // 3 + int(draw.integers(1, max(2, size // 3))) for part in range(3))}
+        return [size for size in sorted(found) if size <= most]
 
     def _random(self) -> Iterator[Step]:
         draw = np.random.default_rng((self._seed, 1 << 20))

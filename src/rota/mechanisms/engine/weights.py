@@ -20,6 +20,9 @@ from rota.mechanisms.engine.quantise import quantise_gated, quantise_normed, qua
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64, "float16": torch.float16}
 
 
+EVERY, ROUND = 256, 32
+
+
 class Checkpoint:
     """The tensors of a Hugging Face directory, in one file or in shards. They are read when asked for.
 
@@ -108,7 +111,11 @@ class Packed(Linear):
         self._bias = bias
 
     def __call__(self, x: Tensor) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
+        more = rounded_up(len(x)) - len(x)
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(
+            functional.pad(x, (0, 0, 0, more)) if more else x, self._weight, self._bias, "none", [], ""
+        )
+        return y[: len(x)]
 
 
 class Int8(Linear):
@@ -146,7 +153,7 @@ class Int8Rows(Linear):
 
     def normed(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         q, scale = self._room(x)
-        quantise_normed(x.contiguous().numpy(), weight.numpy(), eps, q.numpy(), scale.numpy())
+        quantise_normed(x.contiguous().numpy(), weight.numpy(), eps, q[: len(x)].numpy(), scale.numpy())
         return self._scaled(q, scale)
 
     def gated(self, x: Tensor) -> Tensor:
@@ -159,16 +166,16 @@ class Int8Rows(Linear):
         return self._onto(to, *self._rounded_gate(x))
 
     def _room(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.empty(len(x), self._in, dtype=torch.uint8), torch.empty(len(x), 1)
+        return torch.empty(rounded_up(len(x)), self._in, dtype=torch.uint8), torch.empty(len(x), 1)
 
     def _rounded(self, x: Tensor) -> tuple[Tensor, Tensor]:
         q, scale = self._room(x)
-        quantise_rows(x.contiguous().numpy(), q.numpy(), scale.numpy())
+        quantise_rows(x.contiguous().numpy(), q[: len(x)].numpy(), scale.numpy())
         return q, scale
 
     def _rounded_gate(self, x: Tensor) -> tuple[Tensor, Tensor]:
         q, scale = self._room(x)
-        quantise_gated(x.contiguous().numpy(), q.numpy(), scale.numpy())
+        quantise_gated(x.contiguous().numpy(), q[: len(x)].numpy(), scale.numpy())
         return q, scale
 
     def _product(self, q: Tensor) -> Tensor:
@@ -179,12 +186,18 @@ class Int8Rows(Linear):
         return found
 
     def _scaled(self, q: Tensor, scale: Tensor) -> Tensor:
-        y = self._product(q).mul_(scale)
+        y = self._product(q)[: len(scale)].mul_(scale)
         return y if self._bias is None else y + self._bias
 
     def _onto(self, to: Tensor, q: Tensor, scale: Tensor) -> Tensor:
-        y = torch.addcmul(to, self._product(q), scale)
+        y = torch.addcmul(to, self._product(q)[: len(scale)], scale)
         return y if self._bias is None else y + self._bias
+
+
+def rounded_up(rows: int) -> int:
+    """So many rows oneDNN is given: it prepares a product when it first sees a number of rows, which takes longer than a few rows more, and
+    forgets the oldest of a thousand. Up to `EVERY`, any number; then multiples of `ROUND`."""
+    return rows if rows <= EVERY else -(-rows // ROUND) * ROUND
 
 
 def runs_triton(device: torch.device, dtype: torch.dtype) -> bool:
