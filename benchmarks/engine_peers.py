@@ -37,22 +37,44 @@ def vllm(folder: str, dtype: str, eager: bool, batch: int) -> Generate:
     return generate
 
 
-def transformers(folder: str, dtype: str, continuous: bool) -> Generate:
+def transformers(folder: str, dtype: str) -> Generate:
     import torch
-    from transformers import AutoModelForCausalLM, GenerationConfig
+    from transformers import AutoModelForCausalLM
 
-    kind = {"attn_implementation": "paged|sdpa"} if continuous else {}
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), **kind).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
     model.generation_config.eos_token_id = None
 
     def generate(prompts: list[list[int]], new: int) -> object:
-        if continuous:
-            config = GenerationConfig(max_new_tokens=new, do_sample=False, eos_token_id=-1, pad_token_id=0)
-            found = model.generate_batch(prompts, generation_config=config, progress_bar=False)
-            assert all(len(one.generated_tokens) == new for one in found.values()), "not all tokens came"
-            return found
         with torch.inference_mode():
             return model.generate(torch.tensor(prompts), max_new_tokens=new, min_new_tokens=new, do_sample=False, pad_token_id=0)
+
+    return generate
+
+
+def transformers_continuous(folder: str, dtype: str, page: int, tokens: int) -> Generate:
+    """Its continuous batching, with a manager that stays from call to call and a cache no larger than it needs: masks are as wide as it is."""
+    import torch
+    from transformers import AutoModelForCausalLM, ContinuousBatchingConfig, GenerationConfig
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), attn_implementation="sdpa").eval()
+    model.generation_config.eos_token_id = None
+
+    made_for = 0
+
+    def generate(prompts: list[list[int]], new: int) -> object:
+        nonlocal made_for
+        if len(prompts) != made_for:
+            model.destroy_cached_continuous_batching_manager()
+            made_for = len(prompts)
+        sized = ContinuousBatchingConfig(
+            page_size=page, num_blocks=made_for * -(-tokens // page), max_batch_tokens=made_for * tokens, allow_block_sharing=False
+        )  # fmt: skip
+        config = GenerationConfig(max_new_tokens=new, do_sample=False, eos_token_id=-1, pad_token_id=0)
+        found = model.generate_batch(
+            prompts, generation_config=config, continuous_batching_config=sized, persistent_manager=True, progress_bar=False
+        )  # fmt: skip
+        assert all(len(one.generated_tokens) == new for one in found.values()), "not all tokens came"
+        return found
 
     return generate
 
@@ -82,7 +104,8 @@ def onnxruntime(folder: str, precision: str, threads: int) -> Generate:
     return generate
 
 
-def openvino(folder: str, precision: str, threads: int) -> Generate:
+def openvino(folder: str, precision: str, threads: int, exact: bool) -> Generate:
+    """`exact`: computes in float32 too, not in what the processor is fastest at."""
     import openvino as ov
     import openvino_genai as og
 
@@ -92,7 +115,8 @@ def openvino(folder: str, precision: str, threads: int) -> Generate:
         subprocess.run([*export, "--weight-format", precision, str(made)], check=True, stdout=subprocess.DEVNULL)
     scheduler = og.SchedulerConfig()
     scheduler.cache_size, scheduler.max_num_batched_tokens, scheduler.enable_prefix_caching = 2, 4096, False
-    pipe = og.ContinuousBatchingPipeline(str(made), scheduler, "CPU", {"INFERENCE_NUM_THREADS": threads})
+    told = {"INFERENCE_NUM_THREADS": threads} | ({"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"} if exact else {})
+    pipe = og.ContinuousBatchingPipeline(str(made), scheduler, "CPU", told)
 
     def generate(prompts: list[list[int]], new: int) -> object:
         config = og.GenerationConfig(max_new_tokens=new, min_new_tokens=new, ignore_eos=True)
@@ -101,19 +125,21 @@ def openvino(folder: str, precision: str, threads: int) -> Generate:
     return generate
 
 
-def settings(peer: str, folder: str, threads: int, batch: int) -> dict[str, Callable[[], Generate]]:
+def settings(peer: str, folder: str, threads: int, batch: int, tokens: int) -> dict[str, Callable[[], Generate]]:
     """The settings of a peer by name; what they are best at differs, so all are tried."""
     types = ("float32", "bfloat16")
     if peer == "vllm":
         kinds = [(dtype, eager) for eager in (True, False) for dtype in types]
         return {f"{d}, {'eager' if e else 'compiled'}": lambda d=d, e=e: vllm(folder, d, e, batch) for d, e in kinds}
     if peer == "transformers":
-        kinds = [(dtype, continuous) for continuous in (False, True) for dtype in types]
-        return {f"{d}, {'continuous' if c else 'generate'}": lambda d=d, c=c: transformers(folder, d, c) for d, c in kinds}
+        whole = {f"{d}, generate": lambda d=d: transformers(folder, d) for d in types}
+        pages = [(d, page) for d in types for page in (32, 256)]
+        return whole | {f"{d}, continuous, pages of {p}": lambda d=d, p=p: transformers_continuous(folder, d, p, tokens) for d, p in pages}
     if peer == "onnxruntime":
         return {precision: lambda p=precision: onnxruntime(folder, p, threads) for precision in ("fp32", "int4")}
     if peer == "openvino":
-        return {f"weights {precision}": lambda p=precision: openvino(folder, p, threads) for precision in ("fp32", "int8")}
+        kinds = [("fp32", True), ("fp32", False), ("int8", False)]
+        return {f"{'float32, ' if e else ''}weights {p}": lambda p=p, e=e: openvino(folder, p, threads, e) for p, e in kinds}
     raise SystemExit(f"unknown peer {peer}; choose vllm, transformers, onnxruntime or openvino")
 
 
@@ -142,7 +168,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 16])
     parser.add_argument("--setting", help="only this one; without, each runs in a process of its own")
     options = parser.parse_args()
-    found = settings(options.peer, options.folder, options.threads, max(options.batches))
+    found = settings(options.peer, options.folder, options.threads, max(options.batches), options.prompt + options.output)
     if options.setting is None:
         cores = sorted(os.sched_getaffinity(0))[: options.threads] if hasattr(os, "sched_getaffinity") else range(options.threads)
         env = os.environ | {
