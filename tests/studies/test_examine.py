@@ -179,10 +179,10 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
 
 def test_an_interrupt_keeps_the_answers_under_way() -> None:
-    log = Log(None, [])
+    log = Log.open(None, {})
     with pytest.raises(KeyboardInterrupt):
         examine([Cheat(interrupt_after=6)], SMALL, log, jobs=3)
-    assert len(log.verdicts) == 6
+    assert len(log.rows) == 6
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,10 +81,10 @@ def examine(
             run(chosen, exam, log, jobs=jobs, progress=bars.task(f"{exam.count} problems x {len(chosen)} planners"))
     except KeyboardInterrupt:
         interrupted = True
-    _show(log.verdicts, json)
+    _show(log.rows, json)
     if interrupted and not json:
         again = f"; the same command goes on from {out}" if out else "; with --out FILE.jsonl it could go on from here"
-        typer.echo(f"interrupted after {len(log.verdicts)} of {exam.count * len(chosen)}{again}")
+        typer.echo(f"interrupted after {len(log.rows)} of {exam.count * len(chosen)}{again}")
     return INTERRUPTED if interrupted else 0
 
 

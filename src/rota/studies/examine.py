@@ -6,19 +6,18 @@ settings and a line per problem and planner, written as soon as it is known, so 
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from rota.contracts.shop import Budget, Problem, Schedule, Solver
 from rota.errors import InputError
 from rota.mechanisms.endpoint import Endpoint, NoAnswer
 from rota.mechanisms.shop.checker import check
+from rota.studies.row_log import RowLog
 from rota.workload.shop.planted import Planted, Shape, ramp
 from rota.workload.shop.prose import describe, read_answer
 
@@ -170,48 +169,10 @@ def judge(problem: Problem, schedule: Schedule | None) -> dict[str, int]:
     return dict(Counter(CLASSES.get(violation.kind, violation.kind) for violation in check(problem, schedule).violations))
 
 
-@dataclass(slots=True)
-class Log:
-    """The verdicts so far, kept in a file if one is given."""
+class Log(RowLog[Verdict]):
+    """The verdicts so far."""
 
-    path: Path | None
-    verdicts: list[Verdict]
-
-    @classmethod
-    def open(cls, path: str | Path | None, settings: Mapping[str, Any]) -> Log:
-        """Take up what is there, or begin.
-
-        Raises
-        ------
-        InputError
-            If the file holds something else, or verdicts made with other settings.
-        """
-        if path is None:
-            return cls(None, [])
-        file = Path(path)
-        text = file.read_text(encoding="utf-8") if file.exists() else ""
-        # a line that was being written when the run was killed has no end
-        lines = text[: text.rfind("\n") + 1].splitlines()
-        head = json.dumps({"exam": settings})
-        if lines and not lines[0].startswith('{"exam"'):
-            raise InputError(f"{file}:1: is not a log of rota examine; choose another file")
-        if lines and lines[0] != head:
-            raise InputError(f"{file}: was made with other settings ({lines[0][9:-1]}); use these, or choose another file")
-        verdicts = []
-        for number, line in enumerate(lines[1:], start=2):
-            try:
-                verdicts.append(Verdict(**json.loads(line)))
-            except (ValueError, TypeError):
-                raise InputError(f"{file}:{number}: is not a verdict; remove the line, or choose another file") from None
-        file.write_text("\n".join([head, *lines[1:]]) + "\n", encoding="utf-8")
-        return cls(file, verdicts)
-
-    def add(self, verdict: Verdict) -> None:
-        """Keep a verdict."""
-        self.verdicts.append(verdict)
-        if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(verdict)) + "\n")
+    row, study = Verdict, "rota examine"
 
 
 def examine(
@@ -239,8 +200,8 @@ def examine(
     names = [planner.name for planner in planners]
     if len(set(names)) < len(names):
         raise InputError(f"a planner is named twice: {', '.join(names)}")
-    log = Log(None, []) if log is None else log
-    done = {verdict.key for verdict in log.verdicts}
+    log = Log.open(None, {}) if log is None else log
+    done = {verdict.key for verdict in log.rows}
     count, total = 0, exam.count * len(planners)
 
     def one(planner: Planner, axes: str, seed: int, planted: Planted) -> Verdict:
@@ -266,7 +227,7 @@ def examine(
             keep(one(*task))
     else:
         _in_threads(tasks, one, keep, jobs)
-    return log.verdicts
+    return log.rows
 
 
 def _in_threads(tasks: list[Any], one: Callable[..., Verdict], keep: Callable[[Verdict], None], jobs: int) -> None:

@@ -5,16 +5,16 @@ The log has a line with the settings and then one line per instance and solver, 
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rota.contracts.shop import Budget, Problem, Solver
 from rota.errors import InputError, RotaError, UnsupportedPolicy
+from rota.studies.row_log import RowLog
 from rota.studies.solve import Solved, solve
 from rota.workload.shop.sets import Bounds, instance_names
 
@@ -77,46 +77,10 @@ def cases(path: str | Path, sample: int | None = None, seed: int = 0) -> list[st
     return [found[i] for i in sorted(random.Random(seed).sample(range(len(found)), sample))]
 
 
-@dataclass(slots=True)
-class Log:
-    """The rows so far, kept in a file if one is given.
+class Log(RowLog[Row]):
+    """The rows so far."""
 
-    Raises
-    ------
-    InputError
-        If the file holds something else, or rows made with other settings.
-    """
-
-    path: Path | None
-    settings: Mapping[str, Any]
-    rows: list[Row]
-
-    @classmethod
-    def open(cls, path: str | Path | None, settings: Mapping[str, Any]) -> Log:
-        """Take up what is there, or begin."""
-        if path is None:
-            return cls(None, settings, [])
-        file = Path(path)
-        text = file.read_text(encoding="utf-8") if file.exists() else ""
-        # a line that was being written when the run was killed has no end
-        lines = text[: text.rfind("\n") + 1].splitlines()
-        head = json.dumps({"settings": settings})
-        rows = []
-        if lines:
-            if not lines[0].startswith('{"settings"'):
-                raise InputError(f"{file}:1: is not a log of solvers over instances; choose another file")
-            if lines[0] != head:
-                raise InputError(f"{file}: was made with other settings ({lines[0][13:-1]}); use these, or choose another file")
-            rows = [Row(**json.loads(line)) for line in lines[1:]]
-        file.write_text("\n".join([head, *lines[1:]]) + "\n", encoding="utf-8")
-        return cls(file, settings, rows)
-
-    def add(self, row: Row) -> None:
-        """Keep a row."""
-        self.rows.append(row)
-        if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(row)) + "\n")
+    row, study = Row, "solvers over instances"
 
 
 def run_table(
