@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rota.cli.main import run
-from rota.cli.options import invocation, print_json, split_policies
+from rota.cli.options import split_policies
+from rota.cli.output import invocation, print_json
 from rota.errors import InputError
 
 VERBS = ["demo", "compare", "simulate", "capacity", "frontier", "policies", "calibrate"]

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rota.cli.compare import Export, Html, Slo, Warmup
-from rota.cli.options import Json, Workload, check_outputs, objective, print_json, print_rows, split_policies, takes
+from rota.cli.options import Json, Workload, objective, split_policies, takes
+from rota.cli.output import check_outputs, print_json, print_rows
 from rota.cli.simulate import print_run
 from rota.errors import InputError
 

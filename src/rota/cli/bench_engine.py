@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from rota.cli.options import Workload, check_outputs, cores, invocation, print_json, print_rows
+from rota.cli.options import Workload, cores
+from rota.cli.output import check_outputs, invocation, print_json, print_rows
 from rota.cli.simulate import print_run
 from rota.errors import InputError
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from rota.cli.options import Json, check_outputs, print_json, print_rows
+from rota.cli.options import Json
+from rota.cli.output import check_outputs, print_json, print_rows
 from rota.errors import InputError
 
 _ENGINE = "An engine on this machine"

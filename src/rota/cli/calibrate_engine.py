@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from rota.cli.options import cores, print_json, print_rows, split_policies
+from rota.cli.options import cores, split_policies
+from rota.cli.output import print_json, print_rows
 from rota.errors import InputError
 
 if TYPE_CHECKING:

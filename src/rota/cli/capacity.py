@@ -6,19 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rota.cli.options import (
-    Jobs,
-    Json,
-    Policies,
-    Ray,
-    Setup,
-    check_outputs,
-    objective,
-    print_json,
-    split_policies,
-    takes,
-    workers,
-)
+from rota.cli.options import Jobs, Json, Policies, Ray, Setup, objective, split_policies, takes, workers
+from rota.cli.output import check_outputs, print_json
 from rota.errors import InputError
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from rota.cli.options import Json, print_json, print_rows
+from rota.cli.options import Json
+from rota.cli.output import print_json, print_rows
 
 app = typer.Typer(
     name="catalog",

@@ -8,21 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rota.cli import options
-from rota.cli.options import (
-    Job,
-    Jobs,
-    Json,
-    Policies,
-    Ray,
-    Setup,
-    check_outputs,
-    objective,
-    print_json,
-    split_policies,
-    takes,
-    workers,
-)
+from rota.cli.options import Job, Jobs, Json, Policies, Ray, Setup, objective, split_policies, takes, workers
+from rota.cli.output import check_outputs, invocation, print_json
 from rota.errors import InputError
 
 if TYPE_CHECKING:
@@ -184,7 +171,7 @@ def conditions(setup: Setup, deployment: Deployment | Measured) -> dict[str, obj
     engine = deployment.engine(0)
     tables = engine.tables
     return {
-        "command": options.invocation(),
+        "command": invocation(),
         "replicas": setup.replicas,
         "router": setup.router if setup.replicas > 1 else "one engine",
         "seed": setup.seed,

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from rota.cli.options import Jobs, Json, Setup, check_outputs, cores, invocation, objective, print_json
+from rota.cli.options import Jobs, Json, Setup, cores, objective
+from rota.cli.output import check_outputs, invocation, print_json
 
 
 def register(app: typer.Typer) -> None:

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from rota.cli.compare import show, study, write_report
-from rota.cli.options import Jobs, Json, Setup, check_outputs, cores, split_policies
+from rota.cli.options import Jobs, Json, Setup, cores, split_policies
+from rota.cli.output import check_outputs
 
 #: Conversations as a public trace has them, at a rate at which some policies keep up and some do not.
 DEMO = Setup(trace="azure-conv", rate=6.0, limit=5000, model="llama-3.1-8b", device="a100-80g", max_model_len=16384)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rota.cli.options import Figure, Json, check_outputs, print_json, print_rows
+from rota.cli.options import Json
+from rota.cli.output import Figure, check_outputs, print_json, print_rows
 from rota.errors import InputError
 
 if TYPE_CHECKING:

@@ -6,20 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rota.cli.options import (
-    Figure,
-    Jobs,
-    Json,
-    Ray,
-    Setup,
-    check_outputs,
-    objective,
-    print_json,
-    print_rows,
-    split_policies,
-    takes,
-    workers,
-)
+from rota.cli.options import Jobs, Json, Ray, Setup, objective, split_policies, takes, workers
+from rota.cli.output import Figure, check_outputs, print_json, print_rows
 
 if TYPE_CHECKING:
     from rota.studies.frontier import Frontier

@@ -31,7 +31,7 @@ from rota.cli import (
     streams,
     workload,
 )
-from rota.cli.options import set_invocation
+from rota.cli.output import set_invocation
 from rota.errors import RotaError
 
 USAGE, INTERRUPTED = 2, 130

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rota.cli.options import Json, print_json
+from rota.cli.options import Json
+from rota.cli.output import print_json
 from rota.errors import InputError
 
 if TYPE_CHECKING:

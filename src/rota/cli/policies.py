@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from rota.cli.options import Json, print_json
+from rota.cli.options import Json
+from rota.cli.output import print_json
 
 
 def register(app: typer.Typer) -> None:

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from rota.cli.options import Figure, Jobs, Json, Policies, Ray, Setup, print_json, print_rows, split_policies, takes, workers
+from rota.cli.options import Jobs, Json, Policies, Ray, Setup, split_policies, takes, workers
+from rota.cli.output import Figure, print_json, print_rows
 from rota.errors import InputError
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rota.cli.options import Jobs, Json, check_outputs, cores, print_json, print_rows
+from rota.cli.options import Jobs, Json, cores
+from rota.cli.output import check_outputs, print_json, print_rows
 from rota.errors import InputError
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rota.cli.compare import Export, Slo, Warmup
-from rota.cli.options import Job, Json, check_outputs, objective, print_json, print_rows, split_policies, takes
+from rota.cli.options import Job, Json, objective, split_policies, takes
+from rota.cli.output import check_outputs, print_json, print_rows
 from rota.errors import InputError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from rota.cli.options import Figure, print_json, print_rows
+from rota.cli.output import Figure, print_json, print_rows
 from rota.errors import InputError
 
 if TYPE_CHECKING:

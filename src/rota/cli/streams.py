@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from rota.cli.options import Figure, Json, print_json, print_rows
+from rota.cli.options import Json
+from rota.cli.output import Figure, print_json, print_rows
 from rota.errors import InputError
 
 _SPREAD = "such as 256, 128..512 (uniform) or 256/400 (log-normal: p50/p90)."

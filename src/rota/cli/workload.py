@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rota.cli.options import Json, Workload, check_outputs, print_json, print_rows, takes
+from rota.cli.options import Json, Workload, takes
+from rota.cli.output import check_outputs, print_json, print_rows
 from rota.errors import InputError
 
 if TYPE_CHECKING:
