@@ -29,6 +29,7 @@ def test_jitter_by_hand():
 
 
 def test_verdicts_of_a_quick_run():
+    pytest.importorskip("ortools")
     report = run(Options(seeds=1, quick=True))
     verdicts = [finding.verdict for finding in report.findings]
     assert verdicts[0] == REPRODUCED

@@ -179,6 +179,11 @@ class Protocol:
         """Ticks from the first start to the last end."""
         return max(at + ticks for at, ticks in zip(self.start, self.ticks, strict=True))
 
+    def pauses(self) -> list[int]:
+        """Ticks from its start at which an operation begins and none is under way: there a run can be interrupted."""
+        running = list(zip(self.start, self.ticks, strict=True))
+        return [at for at in sorted({*self.start} - {0}) if not any(begun < at < begun + ticks for begun, ticks in running)]
+
     def profile(self) -> dict[str, list[tuple[int, int]]]:
         """Intervals, one per unit, in which each qubit is busy or locked: ``c3`` is node 3's communication qubit, ``s3`` its storage."""
         found: dict[str, list[tuple[int, int]]] = {}
