@@ -73,3 +73,52 @@ def test_bad_input_is_one_line(ft06: str, given: list[str], said: str, capsys: p
     assert run(["dispatch", ft06, *given]) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
+
+
+@pytest.fixture
+def cell(tmp_path: Path) -> str:
+    path = tmp_path / "cell.json"
+    form = {"name": "coater", "sheets": 6, "pick": 2, "place": 2, "move": 3, "robots": [{"name": "R1", "arms": 2}]}
+    path.write_text(json.dumps(form | {"stages": [{"name": "coat", "ticks": 30, "residency": 0}, {"name": "bake", "ticks": 40}]}))
+    return str(path)
+
+
+def test_a_robot_cell(cell: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["dispatch", cell]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in said[1:-2]] == ["pull", "push", "downstream", "longest-waiting", "nearest", "random", "swap"]
+    assert "no rule gets below 44 ticks per sheet" in said[-2]
+    assert "7 of 7 runs keep everything" in said[-1]
+    table, page = tmp_path / "s.csv", tmp_path / "g.html"
+    assert run(["dispatch", cell, "--rule", "swap", "--out", str(table), "--html", str(page), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    with open(table, encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert len(rows) == 6 * (3 + 3 + 2)
+    assert max(int(row["end"]) for row in rows) == found["runs"][0]["makespan"] == found["rules"][0]["makespan"]
+    assert found["runs"][0]["overstays"] == len(found["runs"][0]["violations"]) > 0
+    assert ">R1&#x27;s arms<" in page.read_text()
+
+
+def test_a_robot_cell_is_planned_too(cell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("ortools")
+    assert run(["solve", cell, "--time-limit", "30", "--solver", "cp-sat", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["status"] == "optimal" and found["checked"]
+    assert run(["dispatch", cell, "--json"]) == 0
+    assert found["value"][0] <= min(row["best_makespan"] for row in json.loads(capsys.readouterr().out)["rules"])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--rule", "mwkr"], "unknown rule for robots 'mwkr'; choose from pull"),
+        (["--blocking", "swap"], "is a robot cell, which takes --rule, --noise"),
+        (["--noise", "1"], "noise must be in [0, 1)"),
+        (["--html", "g.html"], "are for one run"),
+    ],
+)
+def test_what_a_robot_cell_does_not_take(cell: str, given: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["dispatch", cell, *given]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1

@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 
 def dispatch(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="An instance, as for rota solve.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="An instance, as for rota solve, or a robot cell.")],
     rule: Annotated[
         str | None,
         typer.Option("--rule", "-r", metavar="NAMES", help="Rules by commas; rolling:NAME plans with that solver at events. Default: all rules."),
@@ -57,11 +57,13 @@ def dispatch(
     Rules see what has happened and what is expected, not what will happen. Exit status: 0, 2 for bad input, 3 if the checker finds something.
 
     Example: rota dispatch la16.txt --rule mwkr,spt --blocking swap --breakdowns 500:50 --seeds 20
+
+    Example: rota dispatch cell.json --rule pull,swap --noise 0.1 --seeds 20
     """
     from rota.policies.dispatch.online import rule_names
     from rota.studies.dispatch import compare, solved_run, summary
     from rota.workload.shop.form import objective_from
-    from rota.workload.shop.load import load_problem
+    from rota.workload.shop.load import load_cell, load_problem
     from rota.workload.shop.realization import draw
     from rota.workload.shop.write import check_suffix
 
@@ -70,6 +72,13 @@ def dispatch(
         check_suffix(out)
     if seeds < 1 or not time_limit > 0:
         raise InputError("--seeds must be at least 1 and --time-limit positive")
+    cell = load_cell(file)
+    if cell is not None:
+        from rota.cli.dispatch_cell import dispatch_cell
+
+        if interruptions or breakdowns or restart or most_inside or arrivals or objective or blocking != "none":
+            raise InputError(f"{file}: is a robot cell, which takes --rule, --noise, --seeds, --seed, --out and --html; leave out the others")
+        return dispatch_cell(cell, rule, noise, range(seed, seed + seeds), out=out, html=html, json=json)
     names = [name.strip() for name in rule.split(",")] if rule else rule_names()
     if (out or html) and len(names) * seeds > 1:
         raise InputError("--out and --html are for one run; name one --rule and leave --seeds at 1")

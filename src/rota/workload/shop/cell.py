@@ -139,9 +139,10 @@ class Cell:
         stations = [name for stage in self.stages for name in stage.stations]
         ports = {self.load, self.unload}
         for names in ([*ports, *(stage.name for stage in self.stages)], [*ports, *stations, *(robot.name for robot in self.robots)]):
-            for name, count in Counter(names).items():
+            for name in names:
                 if not isinstance(name, str) or not name:
                     raise InputError(f"a name must be a text that is not empty, not {name!r}")
+            for name, count in Counter(names).items():
                 if count > 1:
                     raise InputError(f"{name} is there twice; give every stage, station, robot and port a name of its own")
         self._check_moves()

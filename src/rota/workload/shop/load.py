@@ -1,8 +1,9 @@
 """Instance files of shops, projects and single machines; the format is told by what is in the file, not by its name.
 
 Formats: ``jobshop`` (classic text: OR-Library, JSPLIB, Da Col and Teppan), ``taillard``, ``fjsp``, ``openshop``, ``psplib`` (.sm and .mm),
-``progen-max``, ``wt`` (OR-Library weighted tardiness), ``csv`` (one job per row), ``json`` (`rota.workload.shop.form`) and ``jsonl`` (sets
-of instances, `rota.workload.shop.sets`). One of several instances in a file is named after a #, as in wt40.txt#3.
+``progen-max``, ``wt`` (OR-Library weighted tardiness), ``csv`` (one job per row), ``json`` (`rota.workload.shop.form`, or a robot cell,
+`rota.workload.shop.cell_form`) and ``jsonl`` (sets of instances, `rota.workload.shop.sets`). One of several instances in a file is named
+after a #, as in wt40.txt#3.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from rota.errors import InputError
+from rota.workload.shop.cell import Cell
+from rota.workload.shop.cell_form import cell_from
+from rota.workload.shop.cell_problem import plan_problem
 from rota.workload.shop.form import problem_from
 from rota.workload.shop.problem import Objective, Problem
 from rota.workload.shop.read_project import read_progen_max, read_psplib
@@ -56,6 +60,27 @@ def load_problem(
         # what a problem says of its own parts begins with its name, which need not be the file's
         said = str(error)
         raise type(error)(said if said.startswith(where) else f"{where}: {said.removeprefix(f'{file.stem}: ')}") from None
+
+
+def load_cell(path: str | Path) -> Cell | None:
+    """The robot cell in a JSON file; None if it holds something else.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or the cell is not what it should be; names the file and the part.
+    """
+    file, _ = _split(path)
+    text = _text(file)
+    try:
+        data = json.loads(text) if text.lstrip().startswith("{") else None
+    except json.JSONDecodeError:
+        return None
+    return cell_from(data, str(file)) if _is_cell(data) else None
+
+
+def _is_cell(data: object) -> bool:
+    return isinstance(data, dict) and "stages" in data and "tasks" not in data
 
 
 def _read(file: Path, text: str, which: str | None, format: str | None, blocking: str, objective: Objective | None) -> Problem:
@@ -146,6 +171,9 @@ def _json(text: str, where: str, objective: Objective | None) -> Problem:
         data = json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"{where}:{error.lineno}: is not JSON ({error.msg})") from None
+    if _is_cell(data):
+        problem = plan_problem(cell_from(data, where))
+        return problem if objective is None else replace(problem, objective=objective)
     if isinstance(data, dict) and "tasks" not in data:
         return read_set(json.dumps(data), where, None, blocking="none", objective=objective)
     problem = problem_from(data, where)
