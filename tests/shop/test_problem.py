@@ -98,6 +98,21 @@ def test_a_cycle_that_adds_up_to_nothing_is_no_contradiction() -> None:
     assert "lags" in Problem((A, B), (Resource("m", 2),), together).features
 
 
+@pytest.mark.parametrize(("ticks", "setup"), [
+    ((0, 0), None), ((0, 1), None), ((1, 0), None), ((1, 1), None), ((1, 0), {("f", "f"): 1}), ((1, 1), {("f", "f"): 1}),
+])  # fmt: skip
+@pytest.mark.parametrize("least", [0, -1])
+def test_a_hold_until_the_end_of_what_follows(ticks: tuple[int, int], setup: dict[tuple[str, str], int] | None, least: int) -> None:
+    """A machine with setups cannot be held for no time; a lag of -1 lets what follows begin, and perhaps end, before."""
+    tasks = (Task("a", (Mode(ticks[0], (Use("m", until=Event("b", "end")),)),), family="f"), Task("b", (Mode(ticks[1]),)))
+    given = dict(tasks=tasks, resources=(Resource("m", setup=setup),), lags=(after("a", "b", least),))
+    if sum(ticks) + least >= (setup is not None):
+        assert "until" in Problem(**given).features  # type: ignore[arg-type]
+    else:
+        with pytest.raises(InputError, match="a holds m until b ends, but no lag keeps that from coming first"):
+            Problem(**given)  # type: ignore[arg-type]
+
+
 def test_the_horizon_leaves_room_for_everything() -> None:
     lags = (after("a", "b", 4), Lag(Event("b", "end"), Event("c", "start"), None, -3))
     jobs = (Job("j", ("a",), release_date=5),)

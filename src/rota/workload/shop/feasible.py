@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from rota.errors import InfeasibleProblem, InputError
+from rota.workload.shop.problem import Event
 
 if TYPE_CHECKING:
-    from rota.workload.shop.problem import Event, Lag, Mode, Problem, Task, Use
+    from rota.workload.shop.problem import Lag, Mode, Problem, Task, Use
 
 _NEVER = -(1 << 60)
 
@@ -166,10 +167,11 @@ def _explain(problem: Problem, cycle: list[_Difference]) -> str:
 
 def _check_holds(problem: Problem, index: dict[str, int], differences: list[_Difference]) -> None:
     near = {(lag.a, lag.b) for lag in problem.lags if lag.min is not None and lag.min >= 0 and not lag.by_modes}
+    shortest = {task.id: min(mode.duration for mode in task.modes) for task in problem.tasks}
     for i, task in enumerate(problem.tasks):
         for mode in task.modes:
             for use in mode.uses:
-                if use.until is not None and not _surely_later(task, mode, use, near):
+                if use.until is not None and not _surely_later(task, mode, use, near, shortest):
                     times = [_NEVER] * (2 * len(problem.tasks) + 1)
                     times[2 * i] = 0
                     if _longest(times, differences)[0][_number(use.until, index)] < _least_hold(problem, use):
@@ -179,9 +181,15 @@ def _check_holds(problem: Problem, index: dict[str, int], differences: list[_Dif
                         )
 
 
-def _surely_later(task: Task, mode: Mode, use: Use, near: set[tuple[Event, Event]]) -> bool:
-    own_end = (task.id, "end")
-    return use.until == own_end or ((own_end, use.until) in near and mode.duration > 0)
+def _surely_later(task: Task, mode: Mode, use: Use, near: set[tuple[Event, Event]], shortest: dict[str, int]) -> bool:
+    """Whether it is plain, without looking at all times, that the hold ends after it begins."""
+    assert use.until is not None
+    own_end, (other, edge) = Event(task.id, "end"), use.until
+    if other == task.id and edge == "end":
+        return True
+    if edge == "end" and (own_end, Event(other, "start")) in near:
+        return mode.duration + shortest[other] > 0
+    return (own_end, use.until) in near and mode.duration > 0
 
 
 def _least_hold(problem: Problem, use: Use) -> int:
