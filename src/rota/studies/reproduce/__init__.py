@@ -41,6 +41,8 @@ STUDIES = {
                JOB_SHOPS),
         _study("jobshopcprl", "Job shops ordered instant by instant over propagated bounds: rules, the bar for learned orderings",
                "Tassel et al., ICAPS 2023", JOB_SHOPS),
+        _study("glass-robots", "Transfer robots in cells for glass: rules, known cycle times, the bar for a learned policy",
+               "Reinforcement Learning of Display Transfer Robots in Glass Flow Control Systems, October 2023"),
         _study("r-constraintbench", "R-ConstraintBench: where planners stop keeping every constraint", "R-ConstraintBench, August 2025"),
         _study("quantum-network", "Multi-user quantum network: throughput, jitter and fidelity", "Skrzypczyk and Wehner, arXiv 2111.13124, 2021",
                Reference("shop/quantum", "nv_link_capabilities.json")),
