@@ -109,6 +109,16 @@ def test_a_robot_cell_is_planned_too(cell: str, capsys: pytest.CaptureFixture[st
     assert found["value"][0] <= min(row["best_makespan"] for row in json.loads(capsys.readouterr().out)["rules"])
 
 
+def test_a_plan_begins_with_what_the_best_rule_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("ortools")
+    path = tmp_path / "long.json"
+    path.write_text(json.dumps({"sheets": 30, "move": 2, "stages": [{"name": name, "ticks": 30} for name in ("a", "b", "c")]}))
+    assert run(["dispatch", str(path), "--json"]) == 0
+    best = min(row["best_makespan"] for row in json.loads(capsys.readouterr().out)["rules"])
+    assert run(["solve", str(path), "--time-limit", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["value"][0] <= best
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

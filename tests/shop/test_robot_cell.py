@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rota.contracts.cell import CellRule, Decision, Move, Pick, Place, Swap, Transfer, View, Wait
-from rota.contracts.shop import Budget
+from rota.contracts.shop import Budget, Schedule
 from rota.errors import InputError, UnsupportedPolicy
 from rota.mechanisms.shop.cell import simulate_cell
 from rota.mechanisms.shop.cell_log import CellRun
 from rota.mechanisms.shop.checker import check
 from rota.policies.dispatch.cell import cell_rule_names, make_cell_rule
 from rota.policies.solvers.registry import make_solver
-from rota.studies.robot_cell import check_cell, compare_cells, run_cell, summary
+from rota.studies.robot_cell import best_by_rules, check_cell, compare_cells, run_cell, summary
 from rota.workload.shop.cell import Cell, Robot, Stage, everywhere, least_ticks, work_times
-from rota.workload.shop.cell_problem import plan_problem
+from rota.workload.shop.cell_problem import in_order, plan_problem
 
 seeds = st.integers(0, 10**6)
 
@@ -163,16 +163,17 @@ def test_no_rule_beats_the_optimum_of_cp_sat(seed: int) -> None:
     pytest.importorskip("ortools")
     rng = random.Random(seed)
     cell = random_cell(rng, robots=1, sheets=rng.randint(2, 4))
-    stages = tuple(replace(stage, stations=stage.stations[:1], residency=None) for stage in cell.stages[:3])
-    cell = replace(cell, stages=stages, turn=0, robots=(replace(cell.robots[0], reach=()),))
+    stages = tuple(replace(stage, stations=stage.stations[: rng.randint(1, 2)], residency=None) for stage in cell.stages[:3])
+    cell = replace(cell, stages=stages, move=everywhere(cell.positions, rng.randint(0, 9)), turn=0, robots=(Robot(arms=cell.robots[0].arms),))
     problem = plan_problem(cell)
     results = [run_cell(cell, make_cell_rule(name, seed)) for name in rules_for(cell)]
     best = min(results, key=lambda one: one.run.makespan)
-    outcome = make_solver("cp-sat").solve(problem, Budget(20, workers=1), best.schedule)
+    outcome = make_solver("cp-sat").solve(problem, Budget(20, workers=1), best_by_rules(cell))
     assert outcome.schedule is not None and outcome.objective is not None and outcome.bound is not None
     assert check(problem, outcome.schedule, objective=outcome.objective).ok
     for one in results:
-        assert check(problem, one.schedule).ok, one.rule  # what a rule does is a schedule of the plan
+        plan = Schedule(in_order(cell, one.schedule.start), {})
+        assert check(problem, plan, objective=(one.run.makespan,)).ok, one.rule  # what a rule does is a schedule of the plan
     assert outcome.bound[0] is not None and outcome.bound[0] <= best.run.makespan
     assert outcome.objective[0] <= best.run.makespan
 

@@ -57,9 +57,10 @@ def solve(
     """
     from rota.contracts.shop import Budget
     from rota.policies.solvers.registry import DEFAULT, make_solver, solver_names
+    from rota.studies.robot_cell import best_by_rules
     from rota.studies.solve import solve as run
     from rota.workload.shop.form import objective_from
-    from rota.workload.shop.load import load_problem
+    from rota.workload.shop.load import load_cell, load_problem
     from rota.workload.shop.write import check_suffix
 
     check_outputs(out=out, html=html)
@@ -85,8 +86,9 @@ def solve(
         check_suffix(out)
     chosen = make_solver(solver or DEFAULT)
     problem = load(file)
+    cell = load_cell(file) if "until" in problem.features else None
     watch = None if json else _Watch(_stage_names(problem))
-    found = run(problem, chosen, budget, on_progress=watch)
+    found = run(problem, chosen, budget, hint=best_by_rules(cell) if cell else None, on_progress=watch)
     if watch:
         watch.finish()
     _write(found, out, html)

@@ -14,9 +14,10 @@ from rota.mechanisms.shop.cell import simulate_cell
 from rota.mechanisms.shop.cell_log import CellRun
 from rota.mechanisms.shop.checker import Report, check
 from rota.mechanisms.shop.violations import Violation
+from rota.policies.dispatch.cell import cell_rule_names, make_cell_rule
 from rota.studies.solve import Solved
 from rota.workload.shop.cell import Cell, work_times
-from rota.workload.shop.cell_problem import Assigned, run_problem, stage_name, task_name
+from rota.workload.shop.cell_problem import Assigned, in_order, run_problem, stage_name, task_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,15 @@ def compare_cells(cell: Cell, rules: Sequence[Callable[[int], CellRule]], seeds:
     """Every rule under every seed; a seed means the same luck for all of them."""
     lucks = [work_times(cell, seed, noise) for seed in seeds]
     return [run_cell(cell, make(seed), work, seed) for make in rules for seed, work in zip(seeds, lucks, strict=True)]
+
+
+def best_by_rules(cell: Cell) -> Schedule | None:
+    """The shortest of what rules make of the cell when all goes as expected and no limit is broken, to plan from; None if there is none."""
+    arms = max(robot.arms for robot in cell.robots)
+    rules = [rule for rule in map(make_cell_rule, cell_rule_names()) if rule.arms <= arms]
+    kept = [one for one in (run_cell(cell, rule) for rule in rules) if not one.report.violations]
+    best = min(kept, key=lambda one: one.run.makespan, default=None)
+    return None if best is None else Schedule(in_order(cell, best.schedule.start), {})
 
 
 def summary(results: Sequence[CellResult]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ places, and its arms meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -147,6 +147,17 @@ def plan_problem(cell: Cell) -> Problem:
     ]
     stations = [Resource(stage.stations[0], stage.room) for stage in cell.stages]
     return _problem(_Plan(cell, handled, handled, lambda _, stage: cell.stages[stage - 1].ticks), stations, in_order)
+
+
+def in_order(cell: Cell, start: Mapping[str, int]) -> dict[str, int]:
+    """The starts of a run for a plan: sheets that overtook each other, in parallel stations, take each other's part."""
+    found: dict[str, int] = {}
+    for stage in range(len(cell.stages) + 2):
+        for kind in ("from", "in", "to"):
+            names = [task_name(kind, sheet, stage_name(cell, stage)) for sheet in range(cell.sheets)]
+            if names[0] in start:
+                found |= zip(names, sorted(start[name] for name in names), strict=True)
+    return found
 
 
 class Assigned(NamedTuple):
