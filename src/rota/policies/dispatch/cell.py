@@ -38,6 +38,13 @@ def _has_onward(view: View, stage: int) -> bool:
     return any(view.stations[name].room > 0 for name in view.cell.stations(stage + 1) if name in _reach(view))
 
 
+def _goes_on(view: View, stage: int) -> bool:
+    """Whether the robot can place a sheet there now, or swap it in and out."""
+    reach = _reach(view)
+    can_swap = all(any(name in reach for name in view.cell.stations(k)) for k in (stage, stage + 1))
+    return can_swap or stage == _last(view) or _has_onward(view, stage - 1)
+
+
 def _wait_at(view: View, names: Iterable[str]) -> Decision:
     """Be where the first of the sheets there will be done."""
     reach = _reach(view)
@@ -106,10 +113,10 @@ class Pull:
         """The transfer of the stage whose turn it is."""
         last = len(view.cell.stages)
         turn = self._turn.get(view.robot, last)
-        found = _transfers(view)
+        found, reach = _transfers(view), _reach(view)
         for step in range(last + 1):
             stage = (turn - step) % (last + 1)
-            names = view.cell.stations(stage)
+            names = [name for name in view.cell.stations(stage) if name in reach]
             mine = [one for one in found if one.source in names]
             if mine:
                 self._turn[view.robot] = (stage - 1) % (last + 1)
@@ -146,12 +153,12 @@ class SwapRule:
             return self._pull.choose(view)
         stage = view.robots[view.robot].holds_for
         if stage is None:
-            picks = [one for one in view.options if isinstance(one, Pick)]
+            picks = [one for one in view.options if isinstance(one, Pick) and _goes_on(view, view.stations[one.source].stage + 1)]
             if picks:
                 return min(picks, key=lambda one: (view.stations[one.source].stage, _first_done(view, [one.source])))
             inside = [name for name, station in view.stations.items() if station.stage < _last(view)]
             return _wait_at(view, inside)
-        swaps = [one for one in view.options if isinstance(one, Swap)]
+        swaps = [one for one in view.options if isinstance(one, Swap) and _goes_on(view, view.stations[one.station].stage + 1)]
         places = [one for one in view.options if isinstance(one, Place)]
         if places and not (swaps and stage == _last(view)):
             at = view.robots[view.robot].at
