@@ -1,6 +1,6 @@
 """How far the simulator is from the engine, on this machine: three policies on a mixed trace at three loads.
 
-    python benchmarks/fidelity.py MODEL_DIR [--requests 300] [--repeats 3] [--clock cpu|wall] [--turn SECONDS] [--json FILE]
+    python benchmarks/fidelity.py MODEL_DIR [--requests 300] [--repeats 3] [--seed 2] [--clock cpu|wall] [--turn SECONDS] [--json FILE]
 
 One thread. Time is CPU time unless --clock wall: what other programs take of the machine does not count, though they share its caches and
 its memory. A machine with other work is also faster now and slower then; so calibration and runs take turns of a quarter of a second, and
@@ -48,7 +48,7 @@ MEDIAN, WORST = 0.10, 0.20
 TRACE = "poisson:rate={rate:.4g},prompt=100/400,output=20/60,max_total=1024"
 #: Rounds of the calibration beside each repetition of the runs. They take about so much longer than a run; their turns are longer by as much,
 #: so that they end when the runs end.
-ROUNDS, LONGER = 2, 1.7
+ROUNDS, LONGER = 2, 2.2
 CHUNK, WARM, KV_BYTES = 1024, 2048, 192 << 20
 
 
@@ -121,6 +121,7 @@ def main() -> int:
     parser.add_argument("--clock", default="cpu", choices=("cpu", "wall"))
     parser.add_argument("--requests", type=int, default=300)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=2, help="of the traces")
     parser.add_argument("--turn", type=float, default=0.25)
     parser.add_argument("--json")
     options = parser.parse_args()
@@ -132,8 +133,8 @@ def main() -> int:
     rough = Calibration(settings)  # to know what a load is
     take_turns([(rough.watch, rough.steps(1), 1.0)], 0.0)
     full = capacity(costs_of(settings, rough.fit()), options.requests)
-    traces = {load: load_trace(TRACE.format(rate=load * full), limit=options.requests, seed=2) for load in LOADS}
-    print(f"busy all the time at {full:.1f} requests/s; {options.requests} requests a run; {options.clock} time", flush=True)
+    traces = {load: load_trace(TRACE.format(rate=load * full), limit=options.requests, seed=options.seed) for load in LOADS}
+    print(f"busy all the time at {full:.1f} requests/s; {options.requests} requests a run of trace {options.seed}; {options.clock} time", flush=True)
     calibration = Calibration(settings)
     found: dict[Key, list[tuple[Run, list[Entry]]]] = {(load, policy): [] for load in LOADS for policy in POLICIES}
     for number in range(options.repeats):

@@ -139,11 +139,11 @@ CLASSES = {
         "mean gap at least 30% smaller than cp-sat's and pyjobshop's", _smaller_by_30, "jobshop/classic", "jobshop/bounds_makespan",
     ),
     "project": Class(
-        tuple(f"j120{i}_{k}" for i in range(1, 61) for k in range(1, 11)), 60, 60.0, ("portfolio", "cp-sat", "pyjobshop"),
+        tuple(f"j120{i}_{k}" for i in range(1, 61) for k in range(1, 11)), 60, 60.0, ("portfolio", "cp-sat"),
         "mean gap no larger than cp-sat's", _no_larger, "rcpsp/j120", "rcpsp/j120_bounds",
     ),
     "blocking": Class(
-        tuple(f"la{i:02}" for i in range(1, 41)), 40, 30.0, ("portfolio", "cp-sat", *RULES),
+        tuple(f"la{i:02}" for i in range(1, 41)), 40, 30.0, ("portfolio", *RULES),
         "mean gap at most half of the best rule's", _half_of_the_rules, "jobshop/classic", "jobshop/bounds_blocking_swap_makespan", "swap",
     ),
     "tardiness": Class(

@@ -32,13 +32,13 @@ TABLES = StepTables(
 
 
 class Scripted:
-    """A runner, and the time: a step takes what `TABLES` say, and now and then five times as long if disturbed."""
+    """A runner, and the time: a step takes what `TABLES` say, and now and then several times as long if disturbed."""
 
     n_layers, vocab, max_len, end_tokens = 4, 1000, 512, frozenset()
 
-    def __init__(self, disturbed=0.0, stop_after=math.inf):
+    def __init__(self, disturbed=0.0, times=5.0, stop_after=math.inf):
         self.time, self.runs = 0.0, 0
-        self._model, self._disturbed, self._stop = ModelClock(TABLES), disturbed, stop_after
+        self._model, self._disturbed, self._times, self._stop = ModelClock(TABLES), disturbed, times, stop_after
         self._draw = np.random.default_rng(5)
 
     def allocate(self, blocks, block_size):
@@ -53,7 +53,7 @@ class Scripted:
         self.runs += 1
         before = self._model.now()
         self._model.spend(rows, ())
-        self.time += (self._model.now() - before) * (5.0 if self._draw.random() < self._disturbed else 1.0)
+        self.time += (self._model.now() - before) * (self._times if self._draw.random() < self._disturbed else 1.0)
         return [Choice(1) for row in rows if row.emits]
 
     def now(self):
@@ -114,6 +114,30 @@ def test_a_sweep_recovers_what_steps_cost(monkeypatch):
 def test_single_disturbed_steps_do_no_harm(monkeypatch):
     kept = calibrated(Scripted(disturbed=0.08), monkeypatch, rounds=5)
     assert off(fit_steps(kept.fitted, kept.held_out, 4).tables()) < 0.04
+
+
+def test_costs_are_means_where_steps_vary(monkeypatch):
+    kept = calibrated(Scripted(disturbed=0.3, times=1.6), monkeypatch, rounds=5)
+    mine, true = CostModel(fit_steps(kept.fitted, kept.held_out, 4).tables()), CostModel(TABLES)
+    ratios = [mine.step_seconds(n, c, p, len(p)) / true.step_seconds(n, c, p, len(p)) for n, c, p in steps()]
+    assert np.mean(ratios) == pytest.approx(1 + 0.3 * 0.6, abs=0.03)
+
+
+def test_what_is_served_is_measured_all_the_time(monkeypatch):
+    usual = Scripted()
+    calibrated(usual, monkeypatch)
+
+    class Slowing(Scripted):
+        def run(self, rows, tables):
+            before, found = self.time, super().run(rows, tables)
+            if self.runs > usual.runs / 2:
+                self.time += 0.5 * (self.time - before)
+            return found
+
+    kept = calibrated(Slowing(), monkeypatch)
+    true = fit_steps(calibrated(Scripted(), monkeypatch).fitted, [], 4)
+    served = [sample.seconds / predict(true, sample) for sample in kept.fitted if not math.isnan(sample.around)]
+    assert 0.2 < np.mean(np.array(served) > 1.25) < 0.8
 
 
 def test_planning_and_bookkeeping_are_part_of_a_step(monkeypatch):
@@ -192,15 +216,18 @@ def test_a_stopped_measurement_goes_on_where_it_was(tmp_path, monkeypatch, stop)
 
 
 def measurements(rounds=3):
-    """The steps of a whole calibration, in their order."""
+    """The steps of a whole calibration, in their order; None where an engine serves."""
     sweep = Sweep(Scripted(), blocks=600, block_size=16, max_len=512, clock=lambda: 0.0, most_tokens=256, most_seqs=64)
-    return [step for number in range(rounds) for _, step in sweep.round(number)]
+    many = len(module.TOGETHER)
+    return [
+        step for number in range(rounds) for part in range(many) for step in [*(step for _, step in sweep.round(number)[part::many]), None]
+    ]
 
 
 def prepared_first(steps):
     """Each step, after two of its like if it is all decodes, or one when it first occurs."""
     seen = set()
-    return [step for one in steps for step in [one] * (3 if not one.chunks else 1 if one in seen or seen.add(one) else 2)]
+    return [step for one in steps if one for step in [one] * (3 if not one.chunks else 1 if one in seen or seen.add(one) else 2)]
 
 
 def test_measurements_of_something_else_are_not_mixed_in(tmp_path):

@@ -2,7 +2,8 @@
 
 Unknown are the points of two piecewise linear tables (a layer by tokens, the output head by tokens emitted), attention's few rates, and
 what every step and every sequence costs besides. All are positive; the fit is that of kernel profiles (`rota.cost.fit.least_squares`):
-logarithms, robust against single wrong rows.
+logarithms, robust against single wrong rows. That finds what is usual; as steps vary more upwards than downwards, and delays follow from
+their mean, all costs are then raised by as much as the mean lies above.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ RATES = ("decode_floor", "decode_byte_s", "prefill_floor", "prefill_flop_s", "pr
 STARTS = (0.003, 0.03, 0.2)
 #: Each knot of a table is at least so many times the one before.
 SPREAD = 2**0.24
+#: A step that took so many times what it should was disturbed by something that is no part of serving.
+DISTURBED = 2.0
 _LOWEST, _HIGHEST = 1e-13, 1e3  # seconds, of anything
 
 
@@ -95,30 +98,30 @@ def fit_steps(fitted: Sequence[StepSample], held_out: Sequence[StepSample], n_la
     InputError
         If there are too few steps to fit.
     """
-    fitted, around = merged(s for s in fitted if s.seconds == s.seconds), [s for s in fitted if s.around == s.around]
+    single, around = [s for s in fitted if s.seconds == s.seconds], [s for s in fitted if s.around == s.around]
+    fitted = merged(single)
     if len(fitted) < FEWEST:
         raise InputError(f"{len(fitted)} different steps are too few to fit costs to; measure at least {FEWEST}")
     design = _Design(_thinned(fitted), n_layers)
     x = design.solve()
-    layers, heads = len(design.knots), len(design.head_knots)
-    layer, head = x[:layers].cumsum(), x[layers : layers + heads].cumsum()
-    rates = dict(zip(RATES, (float(v) for v in x[layers + heads :]), strict=True))
+    found = design.fit(x * _above(design.fit(x), _thinned(single)))
     extra = _around(around)
-    rates["cpu"] += extra[0]
-    rates["cpu_per_seq"] += extra[1]
-    found = StepFit(design.knots, layer, design.head_knots, head, rates, n_layers)
+    found.rates["cpu"] += extra[0]
+    found.rates["cpu_per_seq"] += extra[1]
     return replace(found, checks=tuple(_checks(found, held_out, extra)))
 
 
 def merged(samples: Iterable[StepSample]) -> list[StepSample]:
-    """One sample for every shape of step, with the median of its times: a machine with other work disturbs single ones."""
+    """One sample for every shape of step, with the mean of its times: delays follow from that. Disturbed ones are left out."""
     groups: dict[tuple[object, ...], list[StepSample]] = {}
     for sample in samples:
         groups.setdefault(sample[:5], []).append(sample)
-    return [
-        group[0]._replace(seconds=float(np.median([s.seconds for s in group])), around=_median([s.around for s in group]))
-        for group in groups.values()
-    ]
+    found = []
+    for group in groups.values():
+        times = np.array([s.seconds for s in group])
+        usual = times[times < DISTURBED * np.median(times)]
+        found.append(group[0]._replace(seconds=float(usual.mean()), around=_median([s.around for s in group])))
+    return found
 
 
 class _Design:
@@ -128,6 +131,7 @@ class _Design:
     """
 
     def __init__(self, samples: Sequence[StepSample], n_layers: int) -> None:
+        self._n_layers = n_layers
         self.seconds = np.array([s.seconds for s in samples])
         decodes = np.array([s.decodes for s in samples], np.float64)
         new = np.array([s.new for s in samples], np.float64)
@@ -149,6 +153,13 @@ class _Design:
         n = len(x) - len(RATES)
         linear = np.concatenate([x[: n + 3], x[n + 5 :]])
         return np.asarray(self.linear @ linear + self.span * np.hypot(x[n + 3] * self.area, x[n + 4] * self.moved))
+
+    def fit(self, x: Floats) -> StepFit:
+        """What such parameters say."""
+        layers, heads = len(self.knots), len(self.head_knots)
+        layer, head = x[:layers].cumsum(), x[layers : layers + heads].cumsum()
+        rates = dict(zip(RATES, (float(v) for v in x[layers + heads :]), strict=True))
+        return StepFit(self.knots, layer, self.head_knots, head, rates, self._n_layers)
 
     def solve(self) -> Floats:
         """The parameters that fit best, of several beginnings: a rate that has become almost nothing on the way finds no way back."""
@@ -174,6 +185,12 @@ class _Design:
         area, moved = max(1.0, float((self.span * self.area).max())), max(1.0, float((self.span * self.moved).max()))
         layers = max(1.0, float(self.linear[:, -5].max()))
         return [share / layers, share / context, share / layers, share / area, share / moved, share, 0.1 * share]
+
+
+def _above(found: StepFit, samples: Sequence[StepSample]) -> float:
+    """Mean of what steps took over what a fit says of them, disturbed ones left out."""
+    ratios = np.array([s.seconds / predict(found, s) for s in samples])
+    return float(ratios[ratios < DISTURBED].mean())
 
 
 def _around(samples: Sequence[StepSample]) -> tuple[float, float]:

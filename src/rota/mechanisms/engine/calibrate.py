@@ -1,4 +1,4 @@
-"""Measures an engine for its costs: a sweep of its runner, then a few requests that show what policy and bookkeeping cost beside it."""
+"""Measures an engine for its costs: a sweep of its runner, and between its parts requests that show what policy and bookkeeping cost beside it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ Progress = Callable[[int, int], None]
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 #: No single step takes more than this share of the time that a calibration may take.
 SHARE = 1 / 200
-#: Requests that come at once, group after group: how bookkeeping grows with sequences.
-GROUPS = (1, 2, 4, 8, 16, 32)
-OUTPUT = 24
+#: Conversations that are served at a time, their turns, and their longest prompts and answers: steps as serving makes them, and how
+#: bookkeeping grows with sequences.
+TOGETHER = (1, 2, 4, 8, 16, 32)
+TURNS, PROMPT, OUTPUT = 3, 512, 24
 #: Steps of decodes follow on their like, which leave in the caches what they read: so many are computed before one is timed.
 BEFORE = 2
 #: Largest number of sequences that is measured; beyond that, costs go on along a line.
@@ -102,29 +103,32 @@ def turns(
     if "most_tokens" not in kept.notes:
         kept.note("most_tokens", sweep_of(engine, clock, most_tokens, seed).affordable(budget * SHARE))
     sweep = sweep_of(engine, clock, kept.notes["most_tokens"], seed)
-    began, done, each = time.monotonic(), 0, len(sweep.grid) + len(sweep.random)
-    prepared: set[Step] = set()  # libraries make a product ready when they first see its size
+    began, done, each = time.monotonic(), 0, len(sweep.grid) + len(sweep.random) + len(TOGETHER)
+    prepared: set[Step | int] = set()  # what the first time shows is that it is the first time
     for number in range(rounds):
         if number and done >= kept.count and time.monotonic() - began > budget:
             break
-        for held_out, step in sweep.round(number):
+        steps = sweep.round(number)
+        for part, size in enumerate(TOGETHER):  # in turns, so that neither shows the machine as it is at one moment
+            for held_out, step in steps[part :: len(TOGETHER)]:
+                if done >= kept.count:
+                    for _ in range(BEFORE if not step.chunks else step not in prepared):
+                        sweep.measure(step)
+                    prepared.add(step)
+                    samples = sweep.measure(step)
+                    kept.add([] if held_out else samples, samples if held_out else [])
+                done += 1
+                yield done, rounds * each
             if done >= kept.count:
-                for _ in range(BEFORE if not step.chunks else step not in prepared):
-                    sweep.measure(step)
-                prepared.add(step)
-                samples = sweep.measure(step)
-                kept.add([] if held_out else samples, samples if held_out else [])
+                for tokens in range(2 * number + (size in prepared), 2 * number + 2):
+                    log.clear()
+                    for _ in conversations(engine, seed, size, tokens).steps():
+                        yield done, rounds * each
+                prepared.add(size)
+                kept.add(*split(samples_of(log), seed))
+                log.clear()
             done += 1
             yield done, rounds * each
-    if "served" not in kept.notes:
-        for tokens in (1, 2):  # what the first time shows is that it is the first time
-            log.clear()
-            for _ in groups(engine, seed, tokens).steps():
-                yield done, rounds * each
-        samples = samples_of(log)
-        log.clear()
-        kept.add(*split(samples, seed))
-        kept.note("served", len(samples))
     yield rounds * each, rounds * each
 
 
@@ -137,17 +141,18 @@ def sweep_of(engine: Engine, clock: str, most_tokens: int, seed: int = 0) -> Swe
     )  # fmt: skip
 
 
-def groups(engine: Engine, seed: int, tokens: int) -> Drive:
-    """A few groups of requests, for the engine to serve under its own policy; their tokens depend on `tokens`, their lengths do not."""
+def conversations(engine: Engine, seed: int, size: int, tokens: int) -> Drive:
+    """So many conversations at a time for the engine to serve under its own policy, each request as soon as the one before has ended; their
+    tokens depend on `tokens`, their lengths do not."""
     room = min(engine.max_len, engine.core.limits.blocks * engine.core.limits.block_size)
     output = max(1, min(OUTPUT, room // 4))
-    n = sum(GROUPS)
-    draw = np.random.default_rng((seed, 1 << 21))
+    n = TURNS * size
+    draw = np.random.default_rng((seed, 1 << 21, size))
     trace = Trace(
-        arrival=np.repeat(1e4 * np.arange(len(GROUPS)), GROUPS), prompt=draw.integers(1, max(2, min(128, room - output)), n),
-        output=draw.integers(max(1, output // 2), output + 1, n),
+        arrival=np.zeros(n), prompt=np.exp(draw.uniform(0.0, np.log(max(2, min(PROMPT, room - output))), n)).astype(np.int64),
+        output=draw.integers(max(1, output // 2), output + 1, n), after=np.arange(-size, n - size).clip(-1), delay=np.zeros(n),
     )  # fmt: skip
-    draw = np.random.default_rng((seed, tokens))
+    draw = np.random.default_rng((seed, size, tokens))
     return Drive(engine, trace, lambda row: draw.integers(0, engine.runner.vocab, int(trace.prompt[row])).tolist())
 
 
