@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# a shell that starts something in the background lets it ignore Ctrl-C, and so would the tests of Ctrl-C
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # no deadline: the first example may compile kernels
 settings.register_profile(
