@@ -76,6 +76,7 @@ BAD = {
     "no resource can hold": ('{"tasks": [{"id": "a", "duration": 1, "uses": [{"resource": "m", "amount": 2}]}], "resources": ["m"]}',
                              [], "no resource can hold task a"),
     "cut off": ("3 2\n0 3 1 4\n1 3 0 4\n", [], "file.txt:3: expected 3 rows of operations"),
+    "table without durations": ("job,processing,due\na,5,7\n", [], ":1: a table of jobs needs a column duration (or "),
     "unknown format": ("once upon a time\n", [], "none of the formats that are known"),
     "infeasible windows": ('{"tasks": [{"id": "a", "duration": 9, "latest_end": 5}]}', [], "a takes 9"),
     "unknown objective": ("1 1\n0 3\n", ["--objective", "speed"], "the objective names speed; it must be one of makespan"),

@@ -145,7 +145,7 @@ def tell(text: str, where: str) -> str:
         return "psplib"
     if _headed(begin):
         return "taillard"
-    if csv_columns(lines[0]):
+    if csv_columns(lines[0]) or re.search(r"[A-Za-z]\s*,|,\s*[A-Za-z]", lines[0]):  # names in a row: `read_csv` says which ones it needs
         return "csv"
     if re.search(r"\[\s*-?\d+\s*\]", text):
         return "progen-max"

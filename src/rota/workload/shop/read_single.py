@@ -35,8 +35,8 @@ def read_csv(text: str, where: str, *, objective: Objective | None, name: str) -
     rows = list(csv.reader(io.StringIO(text)))
     columns = csv_columns(",".join(rows[0])) if rows else {}
     if not columns:
-        wanted = ", ".join(COLUMNS)
-        raise InputError(f"{where}:1: a table of jobs needs a header with duration, and may have {wanted}")
+        wanted = ", ".join(what for what in COLUMNS if what != "duration")
+        raise InputError(f"{where}:1: a table of jobs needs a column duration (or {', '.join(COLUMNS['duration'][1:])}), and may have {wanted}")
     jobs: list[Job] = []
     durations: list[int] = []
     lines: dict[str, int] = {}
