@@ -41,7 +41,7 @@ def test_jobs_put_in_one_by_one_and_moved_to_their_earliest_times(seed: int) -> 
 @pytest.mark.parametrize("seed", range(12))
 def test_small_ones_as_proven(seed: int) -> None:
     problem = random_shop(100 + seed)
-    proven = CpSat().solve(problem, Budget(20, 1))
+    proven = CpSat().solve(problem, Budget(120, 1))
     assert proven.status == "optimal" and proven.objective is not None
     outcome = BlockingSearch().solve(problem, Budget(1, 1))
     assert outcome.schedule is not None and outcome.objective is not None and outcome.bound is not None

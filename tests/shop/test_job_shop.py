@@ -36,9 +36,9 @@ def random_shop(seed: int) -> Problem:
 def test_schedules_pass_the_checker_and_bounds_hold(name: str) -> None:
     for seed in range(15):
         problem = random_shop(seed)
-        optimum = CpSat().solve(problem, Budget(10, 1)).objective
+        optimum = CpSat().solve(problem, Budget(120, 1)).objective
         assert optimum is not None
-        outcome = make_solver(name).solve(problem, Budget(0.02, 1))
+        outcome = make_solver(name).solve(problem, Budget(0.2 if name == "tabu" else 0.02, 1))
         assert outcome.schedule is not None and outcome.objective is not None and outcome.bound is not None
         assert check(problem, outcome.schedule, objective=outcome.objective, bound=outcome.bound).ok
         assert outcome.bound[0] is not None and outcome.bound[0] <= optimum[0] <= outcome.objective[0]
@@ -63,7 +63,7 @@ def test_ft06_and_its_history() -> None:
 
 def test_a_hint_is_where_the_search_starts() -> None:
     problem = job_shop(FT06, 6)
-    best = CpSat().solve(problem, Budget(20, 1)).schedule
+    best = CpSat().solve(problem, Budget(120, 1)).schedule
     first: list[int | None] = []
 
     def stop(point: Progress, schedule: Schedule | None) -> None:

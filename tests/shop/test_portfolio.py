@@ -32,7 +32,7 @@ def jobs(seed: int, n: int = 6) -> Problem:
 @pytest.mark.parametrize("seed", range(10))
 def test_tardiness_by_rules_and_exactly(seed: int) -> None:
     problem = jobs(seed)
-    optimum = CpSat().solve(problem, Budget(20, 1)).objective
+    optimum = CpSat().solve(problem, Budget(120, 1)).objective
     assert optimum is not None
     for name in ["decomposition", *(rule.lower() for rule in SEQUENCES)]:
         outcome = make_solver(name).solve(problem, Budget(5, 1))

@@ -40,7 +40,7 @@ def random_project(seed: int) -> Problem:
 @pytest.mark.parametrize("seed", range(25))
 def test_schedules_pass_the_checker_and_bounds_hold(seed: int) -> None:
     problem = random_project(seed)
-    optimum = CpSat().solve(problem, Budget(20, 1)).objective
+    optimum = CpSat().solve(problem, Budget(120, 1)).objective
     assert optimum is not None
     best = None
     for solver in [*RULES, ProjectSampling()]:
