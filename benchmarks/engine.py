@@ -135,8 +135,8 @@ def main() -> None:
         for name in options.formats:
             dtype, weights = (name, "plain") if name in ("float32", "bfloat16") else ("float32", name)
             runner = load_runner(folder, dtype=dtype, weight_format=weights, device="cpu")
-            run(runner, 1, 16, 8, clock)
             for batch in options.batches:
+                run(runner, batch, options.prompt, 2, clock)  # as the peers do
                 runs = [run(runner, batch, options.prompt, options.output, clock) for _ in range(options.repeat)]
                 prefill, decode = (max(figures) for figures in zip(*runs, strict=True))
                 add({"peer": "rota", "setting": name, "batch": batch, "prefill": prefill, "decode": decode})

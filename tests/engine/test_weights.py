@@ -27,6 +27,32 @@ def test_products_are_within_what_their_rounding_explains(weight_format, error, 
     assert float((found - exact).pow(2).mean().sqrt()) < error * float(exact.std())
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("rows", [1, 3, 300])  # 300 rows are filled up to a multiple of 32
+@pytest.mark.parametrize(("weight_format", "error"), [("plain", 1e-5), ("int8", 0.04), ("w8a8", 0.04)])
+def test_what_comes_before_and_after_a_product(weight_format, error, rows, bias):
+    """Norm, gate and sum, against double precision; values far from zero too, where a gate is all or nothing."""
+    generator = torch.Generator().manual_seed(rows)
+    weight, offset = torch.randn(48, 96, generator=generator), torch.randn(48, generator=generator) if bias else None
+    x, to = 20 * torch.randn(rows, 192, generator=generator), torch.randn(rows, 48, generator=generator)
+    norm = torch.rand(96, generator=generator)
+    linear = pack(weight, offset, weight_format)
+
+    def close(found, before, more):
+        exact = before @ weight.double().T + (0 if offset is None else offset) + more
+        assert found.shape == exact.shape
+        assert float((found - exact).pow(2).mean().sqrt()) < error * float(exact.std())
+
+    gate, up = x.double().chunk(2, dim=-1)
+    gated = gate * torch.sigmoid(gate) * up
+    half = x[:, :96]  # rows that do not lie one behind the other
+    normed = half.double() / (half.double().pow(2).mean(dim=-1, keepdim=True) + 1e-6).sqrt() * norm
+    close(linear.normed(half, norm, 1e-6), normed, 0)
+    close(linear.gated(x), gated, 0)
+    close(linear.added(to.clone(), half), half.double(), to)
+    close(linear.gated_added(to.clone(), x), gated, to)
+
+
 @pytest.mark.parametrize("weight_format", ["plain", "int8", "w8a8"])
 def test_a_bias_is_added(weight_format):
     weight, bias = torch.randn(8, 16), torch.randn(8)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numba import prange
 
 from rota.jit import njit
-from rota.mechanisms.engine.intrinsics import exp, larger
+from rota.mechanisms.engine.intrinsics import larger
+from rota.mechanisms.engine.plain_rows import gate_row, norm_row
 
 
 @njit(inline="always")
@@ -35,12 +34,7 @@ def quantise_normed(x, weight, eps, q, scale):
     """`quantise_rows` of x's root-mean-square norm with this weight (m,)."""
     for i in prange(x.shape[0]):
         row, normed = x[i], np.empty(x.shape[1], np.float32)
-        squares = np.float32(0.0)
-        for j in range(row.size):
-            squares += row[j] * row[j]
-        factor = np.float32(1.0 / math.sqrt(squares / row.size + eps))
-        for j in range(row.size):
-            normed[j] = row[j] * factor * weight[j]
+        norm_row(row, weight, eps, normed)
         scale[i, 0] = _quantise(normed, q[i])
 
 
@@ -49,9 +43,6 @@ def quantise_gated(x, q, scale):
     """`quantise_rows` of silu(x[:, :m]) * x[:, m:], x (n, 2 m)."""
     m = x.shape[1] // 2
     for i in prange(x.shape[0]):
-        gate, up, gated = x[i, :m], x[i, m:], np.empty(m, np.float32)
-        for j in range(m):
-            small = exp(-abs(gate[j]))
-            share = np.float32(1.0) / (np.float32(1.0) + small)
-            gated[j] = gate[j] * (share if gate[j] >= 0 else small * share) * up[j]
+        gated = np.empty(m, np.float32)
+        gate_row(x[i, :m], x[i, m:], gated)
         scale[i, 0] = _quantise(gated, q[i])

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rota.errors import InputError
+from rota.mechanisms.engine.plain_rows import gate_rows, norm_rows
 from rota.mechanisms.engine.quantise import quantise_gated, quantise_normed, quantise_rows
 
 #: Types of activations and KV by name.
@@ -112,10 +113,32 @@ class Packed(Linear):
 
     def __call__(self, x: Tensor) -> Tensor:
         more = rounded_up(len(x)) - len(x)
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(
-            functional.pad(x, (0, 0, 0, more)) if more else x, self._weight, self._bias, "none", [], ""
-        )
-        return y[: len(x)]
+        return self._product(functional.pad(x, (0, 0, 0, more)) if more else x, len(x))
+
+    def normed(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        out = self._room(x, x.shape[1])
+        norm_rows(x.contiguous().numpy(), weight.numpy(), eps, out.numpy())
+        return self._product(out, len(x))
+
+    def gated(self, x: Tensor) -> Tensor:
+        out = self._room(x, x.shape[1] // 2)
+        gate_rows(x.contiguous().numpy(), out.numpy())
+        return self._product(out, len(x))
+
+    def added(self, to: Tensor, x: Tensor) -> Tensor:
+        return self(x).add_(to)
+
+    def gated_added(self, to: Tensor, x: Tensor) -> Tensor:
+        return self.gated(x).add_(to)
+
+    def _room(self, x: Tensor, columns: int) -> Tensor:
+        room = torch.empty(rounded_up(len(x)), columns)
+        room[len(x) :] = 0
+        return room
+
+    def _product(self, x: Tensor, rows: int) -> Tensor:
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
+        return y[:rows]
 
 
 class Int8(Linear):
