@@ -14,7 +14,6 @@ the worst within 20%, and policies that differ by more than 5% in every repetiti
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import os
 import statistics
@@ -27,6 +26,7 @@ from rota.cost.measured import Measured
 from rota.cost.step_samples import SampleFile
 from rota.cost.steps import StepFit, fit_steps
 from rota.mechanisms.engine.calibrate import CLOCKS, open_engine, sweep_of, turns
+from rota.mechanisms.engine.heap import settled_heap
 from rota.mechanisms.engine.log import Entry
 from rota.policies.registry import parse_policy
 from rota.results.run import Run
@@ -140,9 +140,9 @@ def main() -> int:
     for number in range(options.repeats):
         watches = {key: Stopwatch(CLOCKS[options.clock]) for key in found}
         runs = {key: Measurement(settings, traces[key[0]], key[1], source=watch) for key, watch in watches.items()}
-        gc.freeze()
         work = [(watches[key], run.drive.steps(), 1.0) for key, run in runs.items()]
-        take_turns([(calibration.watch, calibration.steps(ROUNDS), LONGER), *work], options.turn)
+        with settled_heap():
+            take_turns([(calibration.watch, calibration.steps(ROUNDS), LONGER), *work], options.turn)
         for key, run in runs.items():
             found[key].append((run.run(), run.log))
         print(f"{number + 1} of {options.repeats} repetitions", file=sys.stderr, flush=True)

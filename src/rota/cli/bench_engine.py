@@ -45,6 +45,7 @@ def run(asked: Asked) -> dict[str, Run]:
     """Measure every policy on the engine, one after the other, and tell; the runs by label, for export."""
     from rota.cost.measured import read_costs
     from rota.mechanisms.engine.calibrate import sweep_of
+    from rota.mechanisms.engine.heap import settled_heap
     from rota.report.progress import ProgressBars
     from rota.studies.fidelity import Measurement, predicted, settings_of
 
@@ -69,7 +70,8 @@ def run(asked: Asked) -> dict[str, Run]:
                 found = Measurement(settings, trace, policy, seed=asked.setup.seed)
                 if not runs:
                     sweep_of(found.engine, settings["clock"], WARM).warm_up()
-                found.drive.run(bars.task(policy))
+                with settled_heap():
+                    found.drive.run(bars.task(policy))
             except KeyboardInterrupt:
                 interrupted = True
                 break

@@ -104,6 +104,7 @@ def serve(
         raise InputError(f"--max-body must be a positive number of MiB, not {max_body:g}")
     keys = [key for key in (*(api_key or ()), os.environ.get("ROTA_API_KEY", "")) if key]
     _check_extra()
+    from rota.mechanisms.engine.heap import settled_heap
     from rota.mechanisms.engine.log import LogFile
     from rota.mechanisms.server.front import Limits
     from rota.mechanisms.server.opening import open_model
@@ -124,6 +125,7 @@ def serve(
             block_size=block_size, max_model_len=max_model_len, seed=seed, log=steps,
             threads=threads,
         )  # fmt: skip
+        stack.enter_context(settled_heap())
         well = run(front, host=host, port=port, keys=keys, log=stream, ready=partial(_ready, front, names[0]))
     if not well:
         raise typer.Exit(FAILED)
