@@ -93,6 +93,7 @@ def _measure(plan: Plan) -> tuple[Measured, bool]:
     """What an engine of this machine costs, and whether that was not broken off."""
     from rota.cost.step_samples import SampleFile
     from rota.mechanisms.engine.calibrate import measure, open_engine
+    from rota.mechanisms.engine.heap import settled_heap
     from rota.mechanisms.engine.loading import device_of
     from rota.mechanisms.engine.log import Entry
     from rota.policies.registry import parse_policy
@@ -106,7 +107,7 @@ def _measure(plan: Plan) -> tuple[Measured, bool]:
         if kept.count and not plan.json:
             typer.echo(f"{path}: going on after {kept.count:,} measurements", err=True)
         complete = True
-        with ProgressBars(quiet=plan.json) as bars:
+        with settled_heap(), ProgressBars(quiet=plan.json) as bars:
             try:
                 measure(
                     engine, log, kept, clock=plan.clock, rounds=plan.rounds, budget=plan.budget, most_tokens=plan.max_chunk, seed=plan.seed,

@@ -14,7 +14,6 @@ from rota.errors import InputError
 from rota.mechanisms.engine.clock import BusyClock
 from rota.mechanisms.engine.drive import Drive
 from rota.mechanisms.engine.engine import Engine
-from rota.mechanisms.engine.heap import settled_heap
 from rota.mechanisms.engine.loading import load_engine
 from rota.mechanisms.engine.log import Entry, Log
 from rota.mechanisms.engine.step_times import samples_of
@@ -92,10 +91,9 @@ def measure(
     progress : callable, optional
         Called with (measurements done, all of them).
     """
-    with settled_heap():
-        for done, total in turns(engine, log, kept, clock=clock, rounds=rounds, budget=budget, most_tokens=most_tokens, seed=seed):
-            if progress:
-                progress(done, total)
+    for done, total in turns(engine, log, kept, clock=clock, rounds=rounds, budget=budget, most_tokens=most_tokens, seed=seed):
+        if progress:
+            progress(done, total)
 
 
 def turns(
